@@ -1,0 +1,312 @@
+"""Running the notebooks one after the other through papermill, into one folder:
+
+DIR/notebooks/   executed copies      DIR/figures/    pictures and the data they show
+DIR/records/     one JSON each        DIR/artefacts/  what later notebooks use (weights, tables)
+"""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import nbformat
+
+from lesionkit import clean, datasets, devices, parameters, runs
+from lesionkit.parameters import EXTRA_NOTEBOOKS, NOTEBOOKS, ParameterError
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook of the chain failed. The message is readable text, the traceback included."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `lesionkit run` was asked for; nothing in it is validated yet."""
+
+    profile: str = "quick"
+    dataset: str = "scenes"
+    seed: int = 0
+    out: str | Path | None = None  # None: runs.default_dir
+    only: str | None = None  # numbers or names, separated by commas; None: all
+    resume: bool = False
+    device: str = "auto"
+    update_notebooks: bool = False
+    notebooks_dir: Path | None = None  # None: the checkout's own; tests put theirs here
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Validated options: which notebooks run with what, and where to."""
+
+    names: tuple[str, ...]
+    parameters: dict[str, Any]
+    source: Path
+    dir: Path
+    resume: bool
+    update_notebooks: bool
+
+    def notebook(self, name: str) -> Path:
+        return self.source / f"{name}.ipynb"
+
+    def copy(self, name: str) -> Path:
+        return self.dir / "notebooks" / f"{name}.ipynb"
+
+    def record(self, name: str) -> Path:
+        return self.dir / "records" / f"{name}.json"
+
+
+# --- validation: before the first notebook starts, and nothing is made ---------------------------------
+
+
+def validate_options(options: RunOptions) -> Plan:
+    """The plan of a run. Raises ParameterError, one sentence, for the first option that is wrong."""
+    source = Path(options.notebooks_dir or runs.notebooks_dir()).resolve()
+    given = {
+        "profile": options.profile,
+        "dataset": options.dataset,
+        "seed": options.seed,
+        "device": options.device,
+    }
+    values = {name: parameters.VALIDATORS[name](name, value) for name, value in given.items()}
+    if values["dataset"].startswith(datasets.FOLDER):
+        # The kernel works in another directory, so a relative path would mean another folder there.
+        values["dataset"] = f"{datasets.FOLDER}{datasets.folder_of(values['dataset'])}"
+    if options.out is None:
+        folder = runs.default_dir(values["profile"], values["dataset"], values["seed"])
+    else:
+        folder = Path(options.out).absolute()
+    values["run_dir"] = parameters.check_run_dir("--out", str(folder))
+    _check_update(options)
+    names = select(options.only, source, options.update_notebooks)
+    plan = Plan(names, values, source, folder, options.resume, options.update_notebooks)
+    for name in names:
+        _check_notebook(plan.notebook(name))
+    _check_other_results(plan)
+    return plan
+
+
+def select(only: str | None, source: Path, update_notebooks: bool = False) -> tuple[str, ...]:
+    """The notebooks that `--only` names, by number or name, in the order of the chain."""
+    extra = tuple(name for name in EXTRA_NOTEBOOKS if (source / f"{name}.ipynb").is_file())
+    if only is None:
+        return NOTEBOOKS + (extra if update_notebooks else ())
+    known = {name.split("_")[0]: name for name in NOTEBOOKS} | {name: name for name in NOTEBOOKS + extra}
+    wanted = set()
+    for item in (item.strip() for item in only.split(",")):
+        name = known.get(item.removesuffix(".ipynb")) or known.get(item.zfill(2))
+        if name is None:
+            raise ParameterError(f"--only has {item!r}, but must name some of {', '.join(NOTEBOOKS + extra)}")
+        wanted.add(name)
+    return tuple(name for name in NOTEBOOKS + extra if name in wanted)
+
+
+def _check_update(options: RunOptions) -> None:
+    """The committed notebooks show the defaults, so only a run with the defaults may replace them."""
+    if not options.update_notebooks:
+        return
+    for name in ("profile", "dataset", "seed"):
+        default = getattr(RunOptions, name)
+        if getattr(options, name) != default:
+            raise ParameterError(
+                f"--update-notebooks needs the default {name} {default!r}: leave out --{name}"
+            )
+    if options.resume:
+        raise ParameterError("--update-notebooks runs every notebook anew: leave out --resume")
+
+
+def _check_notebook(path: Path) -> None:
+    """The notebook exists and takes the five parameters: papermill would only warn, and go on."""
+    import papermill
+
+    if not path.is_file():
+        raise ParameterError(f"the notebook {path} does not exist: restore it, or choose others with --only")
+    missing = [name for name in parameters.COMMON if name not in papermill.inspect_notebook(str(path))]
+    if missing:
+        raise ParameterError(f"{path} has no parameter {', '.join(missing)} in the cell tagged `parameters`")
+
+
+def _check_other_results(plan: Plan) -> None:
+    """A notebook takes what earlier ones left in the folder: do not mix two runs by way of --only."""
+    for name in (name for name in NOTEBOOKS if name not in plan.names):
+        record = _read_record(plan.record(name))
+        if record is not None:
+            theirs = {**record["parameters"], "dataset": record["environment"].get("dataset")}
+            for key in ("profile", "dataset", "seed"):
+                if theirs.get(key) != plan.parameters[key]:
+                    raise ParameterError(
+                        f"{plan.dir} holds {name} of a run with {key} {theirs.get(key)!r}, not "
+                        f"{plan.parameters[key]!r}: give another --out, or run all notebooks"
+                    )
+
+
+# --- the chain -----------------------------------------------------------------------------------------
+
+
+def execute(options: RunOptions, echo: Callable[..., None] = click.echo) -> Path:
+    """Run the notebooks that `options` selects, in order; return the folder of the run.
+
+    `echo` works as click.echo does and gets one line per notebook. Raises ParameterError for a wrong option,
+    before anything is made, and NotebookFailed: then the later ones do not run and the executed copies stay.
+    """
+    plan = validate_options(options)
+    inputs = _inputs(plan)
+    skipped = _finished(plan, inputs) if plan.resume else ()
+    for name in skipped:
+        echo(f"{name:<18} same inputs, skipped")
+    todo = plan.names[len(skipped) :]
+    for (
+        name
+    ) in todo:  # results of an earlier run must not stand beside those of this one when it stops halfway
+        plan.record(name).unlink(missing_ok=True)
+        plan.copy(name).unlink(missing_ok=True)
+    plan.copy("").parent.mkdir(parents=True, exist_ok=True)
+    for name in todo:
+        _run_one(plan, name, inputs, echo)
+    if plan.update_notebooks:
+        _write_back(plan, echo)
+    return plan.dir
+
+
+def _run_one(plan: Plan, name: str, inputs: Mapping[str, Any], echo: Callable[..., None]) -> None:
+    start = time.monotonic()
+    echo(f"{name:<18} ", nl=False)  # the reader sees what is at work
+    try:
+        _papermill(plan, name)
+        _stamp(plan, name, fingerprint(plan, name, inputs))
+    except NotebookFailed:
+        echo(f"FAILED {time.monotonic() - start:.0f} s")
+        raise
+    echo(f"ok {time.monotonic() - start:6.0f} s")
+
+
+def _papermill(plan: Plan, name: str) -> None:
+    import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import CellControlSignal
+
+    try:
+        papermill.execute_notebook(
+            str(plan.notebook(name)).replace("{", "{{").replace("}", "}}"),  # papermill formats paths
+            str(plan.copy(name)).replace("{", "{{").replace("}", "}}"),
+            parameters=plan.parameters,
+            kernel_name="python3",
+            cwd=str(plan.dir),  # what a notebook writes without thinking lands here, not beside the notebooks
+            progress_bar=False,
+            log_output=False,
+            # ipykernel would warn of unencrypted TCP at each start, and print tracebacks on Ctrl-C.
+            extra_arguments=["--log-level=50"],
+        )
+    except papermill.PapermillExecutionError as error:
+        text = ANSI.sub("", "\n".join(error.traceback)) or f"{error.ename}: {error.evalue}"
+        raise NotebookFailed(
+            f"{name} failed in cell [{error.exec_count}]; executed copy: {plan.copy(name)}\n{text}"
+        ) from None
+    except (RuntimeError, CellControlSignal, NoSuchKernel) as error:  # a kernel that died, or never started
+        raise NotebookFailed(
+            f"{name} stopped, its kernel died or never came: {error}; is there enough memory?"
+        ) from None
+
+
+# --- what made a record: for --resume ------------------------------------------------------------------
+
+
+def _inputs(plan: Plan) -> dict[str, Any]:
+    """Everything that decides the results of every notebook of the run."""
+    values = {key: value for key, value in plan.parameters.items() if key != "run_dir"}
+    return {
+        "parameters": {**values, "device": str(devices.resolve(values["device"]))},
+        "versions": runs.versions(),
+        "package": _package_digest(),
+        "data": _data_listing(values["dataset"]),
+    }
+
+
+def _package_digest() -> str:
+    digest = hashlib.sha256()
+    here = Path(__file__).resolve().parent
+    for path in sorted(
+        path for path in here.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ):
+        digest.update(f"{path.relative_to(here)} {path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _data_listing(name: str) -> list[tuple[str, int, int]]:
+    """Name, bytes and time of change of every file: thousands of images are listed, not read."""
+    if name == "scenes":
+        return []
+    samples = datasets.open_dataset(name).samples
+    paths = [path for sample in samples for path in (sample.image, sample.mask)]
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+
+def fingerprint(plan: Plan, name: str, inputs: Mapping[str, Any]) -> str:
+    """One hash of `inputs` and of the notebook's own cells (without their outputs)."""
+    notebook = nbformat.read(plan.notebook(name), as_version=4)
+    cells = [(cell.cell_type, cell.source) for cell in notebook.cells]
+    return hashlib.sha256(json.dumps([inputs, cells], sort_keys=True).encode()).hexdigest()
+
+
+def _finished(plan: Plan, inputs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The first of the selected notebooks that need not run. After one that runs, all later ones run too."""
+    done = []
+    for name in plan.names:
+        record = _read_record(plan.record(name))
+        if record is None or not plan.copy(name).is_file():
+            break
+        left = [plan.dir / "artefacts" / artefact for artefact in record["environment"].get("artefacts", [])]
+        same = record["environment"].get("fingerprint") == fingerprint(plan, name, inputs)
+        if not same or not all(path.exists() for path in left):
+            break
+        done.append(name)
+    return tuple(done)
+
+
+def _stamp(plan: Plan, name: str, mark: str) -> None:
+    """Note in the record what made it: a record without the mark is of a notebook that did not end."""
+    record = _read_record(plan.record(name))
+    if record is None:
+        if name in EXTRA_NOTEBOOKS:
+            return
+        raise NotebookFailed(
+            f"{name} ended without a record in {plan.dir}: its last cell must call run.finish"
+        )
+    record["environment"]["fingerprint"] = mark
+    runs.write_json(plan.record(name), record)
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record if {"parameters", "results", "environment"} <= record.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+# --- back into the repository --------------------------------------------------------------------------
+
+
+def _write_back(plan: Plan, echo: Callable[..., None]) -> None:
+    """Replace the notebooks by their executed copies, all or none, and only those whose content changed."""
+    private = [str(plan.dir), str(plan.source.parent)]
+    texts = {name: _cleaned_text(plan.copy(name), private) for name in plan.names}
+    for name, text in texts.items():
+        if plan.notebook(name).read_text(encoding="utf-8") != text:
+            runs.write_bytes(plan.notebook(name), text.encode())
+            echo(f"{name:<18} written to {plan.notebook(name)}")
+
+
+def _cleaned_text(path: Path, private: list[str]) -> str:
+    notebook = clean.cleaned(nbformat.read(path, as_version=4))
+    problems = clean.problems(notebook, private)
+    if problems:
+        raise NotebookFailed(f"{path} must not be committed: {problems[0]}; no notebook was replaced")
+    return nbformat.writes(notebook) + "\n"

@@ -1,0 +1,211 @@
+"""The command line. Exit 0 on success, 2 on wrong usage, 1 when some input failed; errors are one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+# The rooms are imported inside the commands: torch and kornia take seconds, `lesionkit --help` should not.
+
+
+class OneLine(click.ClickException):
+    """An error that is told in one line; click adds no usage text to it."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code
+
+
+class Commands(click.Group):
+    """A group whose usage errors are one line, too."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "lesionkit"
+            raise OneLine(f"{error.format_message()} See `{command} --help`.", 2) from None
+
+
+@contextmanager
+def _exit_with(code: int, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of these kinds into one line and the exit code."""
+    try:
+        yield
+    except kinds as error:
+        raise OneLine(str(error), code) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lesionkit", prog_name="lesionkit")
+def main() -> None:
+    """Depth-guided lesion segmentation in endoscopy images."""
+
+
+# --- run -----------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--profile", default="quick", show_default=True, help="smoke (tests), quick or full (GPU).")
+@click.option(
+    "--dataset", default="scenes", show_default=True, help="scenes, a registry name or folder:PATH."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="The one seed of the run.")
+@click.option("--out", type=click.Path(), help="Folder of the run.  [default: runs/PROFILE-DATASET-seedN]")
+@click.option("--only", default=None, help="Some notebooks, by number or name: 02,03.")
+@click.option("--resume", is_flag=True, help="Skip what finished with the same inputs.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--update-notebooks", is_flag=True, help="Write the executed notebooks back, cleaned.")
+def run(**options: Any) -> None:
+    """Run the notebooks in order through papermill."""
+    from lesionkit import chain
+
+    try:
+        with _exit_with(2, chain.ParameterError), _exit_with(1, OSError):
+            folder = chain.execute(chain.RunOptions(**options), click.echo)
+    except chain.NotebookFailed as error:
+        _fail(str(error))
+    click.echo(f"records, figures and executed notebooks: {folder}")
+
+
+def _fail(text: str) -> NoReturn:
+    """Several lines on stderr (a notebook's traceback is the one error that needs them) and exit 1."""
+    click.echo(f"Error: {text}", err=True)
+    raise SystemExit(1)
+
+
+# --- detect --------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.option("--out", required=True, type=click.Path(), help="Folder for masks, overlays, detections.json.")
+@click.option("--weights", default="reference", show_default=True, help="`reference` or a .safetensors file.")
+@click.option(
+    "--threshold", type=float, help="Probability that makes a pixel lesion.  [default: the weights' own]"
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--every", type=click.IntRange(1), default=25, show_default=True, help="Of videos, every N-th frame."
+)
+def detect(
+    inputs: tuple[str, ...], out: str, weights: str, threshold: float | None, device: str, every: int
+) -> None:
+    """Find lesions in images, folders (recursively), patterns and videos.
+
+    Writes STEM_mask.png and STEM_overlay.jpg per image, VIDEO_NNNNNN_mask.png and so on per frame
+    (NNNNNN counts frames from 0), and detections.json. Of two inputs with one stem the second is called
+    STEM_FOLDER.
+    """
+    from lesionkit import detecting
+    from lesionkit import inputs as finding
+
+    folder = Path(out)
+    with _exit_with(2, finding.UsageError):
+        _check_detect(folder, weights, threshold)
+        found = finding.find_inputs(inputs, folder)
+        job = detecting.Job(
+            _detector(weights, threshold, device), folder, lambda text: click.echo(text, err=True)
+        )
+        _make(folder)
+    for source in found:
+        if isinstance(source, finding.Source) and source.stem != source.path.stem:
+            click.echo(f"{source.input} is written as {source.stem}, its own name is taken", err=True)
+    try:
+        with _exit_with(1, OSError):
+            job.run(found, every)
+    except KeyboardInterrupt:
+        click.echo(
+            f"interrupted; {len(job.entries)} finished entries: {folder / 'detections.json'}", err=True
+        )
+        raise SystemExit(130) from None
+    _summary(job.entries, folder)
+
+
+def _check_detect(folder: Path, weights: str, threshold: float | None) -> None:
+    from lesionkit.inputs import UsageError
+
+    if threshold is not None and not 0 < threshold < 1:  # also refuses nan
+        raise UsageError(f"--threshold is {threshold}, but must lie between 0 and 1, both excluded")
+    if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
+        raise UsageError(f"--out is {folder}, but a file stands there: give the path of a folder")
+    if weights != "reference" and not Path(weights).is_file():
+        raise UsageError(f"--weights {weights} does not exist: give `reference` or a .safetensors file")
+
+
+def _detector(weights: str, threshold: float | None, device: str) -> Any:
+    from lesionkit import devices
+    from lesionkit.detector import Detector, WeightsError
+
+    with _exit_with(2, devices.DeviceError, WeightsError):
+        devices.resolve(device)
+        detector = Detector.from_pretrained(weights, device=device)
+    if threshold is not None:
+        detector.threshold = threshold
+    return detector
+
+
+def _make(folder: Path) -> None:
+    from lesionkit.inputs import UsageError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {folder} cannot be made: {error.strerror}") from None
+
+
+def _summary(entries: list[dict[str, Any]], folder: Path) -> None:
+    """One line for each failed input on stderr, one line on what was done; exit 1 when something failed."""
+    failed = [entry for entry in entries if "error" in entry]
+    for entry in failed:
+        click.echo(f"Error: {entry['input']}: {entry['error']}", err=True)
+    good = [entry for entry in entries if "error" not in entry]
+    lesions = sum(len(entry["lesions"]) for entry in good)
+    click.echo(f"{len(good)} images, {lesions} lesions, {len(failed)} failed: {folder / 'detections.json'}")
+    if failed:
+        raise SystemExit(1)
+
+
+# --- data sets -----------------------------------------------------------------------------------------
+
+
+@main.command("datasets")
+def list_datasets() -> None:
+    """List the registry: name, images, whether the files are here, terms of use."""
+    from lesionkit import datasets
+
+    rows = datasets.status()
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        where = row["where"] if row["present"] else "not here"
+        click.echo(f"{row['name']:<{width}}  {row['images']:>5} images  {where}  ({row['terms']})")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--url", help="A zip or tar archive to use instead: http(s)://, file:// or a path.")
+def fetch(name: str, url: str | None) -> None:
+    """Download a data set from its authors' address and verify it."""
+    from lesionkit import datasets, fetching
+
+    with _exit_with(1, datasets.DatasetError, OSError), _exit_with(2, datasets.UnknownDataset):
+        click.echo(f"{name} is in {fetching.fetch(name, url=url)}")
+
+
+@main.command()
+@click.argument("name")
+def verify(name: str) -> None:
+    """Check names, pairs, sizes, mask values and checksums of a data set."""
+    from lesionkit import datasets, fetching
+
+    with _exit_with(1, datasets.DatasetError, OSError), _exit_with(2, datasets.UnknownDataset):
+        report = fetching.verify(name)
+    for note in report.notes:
+        click.echo(f"note: {note}")
+    for problem in report.problems:
+        click.echo(f"Error: {problem}", err=True)
+    if not report.ok:
+        raise SystemExit(1)
+    click.echo(f"{name}: {report.images} images, sound")

@@ -1,0 +1,206 @@
+"""The chain: image in, detection out. Preprocess, depth, segmentation, fusion in one object; its weights in one file.
+
+A weight file is safetensors: the tensors of both networks, and in its header, under "lesionkit", the configuration as
+JSON. It is loaded strictly: every tensor must be there, none may be left over.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lesionkit import fusion
+from lesionkit.depth import DepthNet
+from lesionkit.devices import resolve
+from lesionkit.encoders import ENCODERS
+from lesionkit.preprocess import STRIDE, preprocess
+from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
+
+ASSETS = Path(__file__).parent / "assets"
+# what a trained model can be run with on an image whose exact depth nobody knows
+USABLE_GUIDANCE = tuple(kind for kind in GUIDANCE if kind not in ("shuffled", "oracle"))
+
+
+class WeightsError(RuntimeError):
+    """A weight file that is missing, damaged or does not fit; one sentence."""
+
+
+class ImageError(ValueError):
+    """An image of a type or shape the detector cannot take; one sentence."""
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """What a weight file carries in its header beside the weights."""
+
+    size_px: int = 256  # the networks' input; a multiple of 32
+    guidance: str = "depth"
+    encoder: str = "efficientnet-lite0"
+    threshold: float = 0.5  # fixed on a validation part, see the model card
+    trained_on: str = "nothing yet"
+
+
+@dataclass
+class Detection:
+    """What was found in one image (numpy, h×w of the input) or in a batch (tensors, the batch dimension kept).
+
+    probability, depth: float32; attention: one map per scale, fine to coarse, at the networks' resolution; mask:
+    probability ≥ threshold; lesions: a tuple of `fusion.FoundLesion`, for a batch a tuple of tuples.
+    """
+
+    image: np.ndarray | Tensor
+    probability: np.ndarray | Tensor
+    depth: np.ndarray | Tensor
+    attention: tuple
+    threshold: float
+    _singles: list["Detection"] = field(default_factory=list, repr=False)
+
+    @property
+    def mask(self) -> np.ndarray | Tensor:
+        return self.probability >= self.threshold
+
+    @property
+    def lesions(self) -> tuple:
+        if self._singles:
+            return tuple(one.lesions for one in self._singles)
+        return fusion.find_lesions(self.mask, self.probability)
+
+    def overlay(self) -> np.ndarray | Tensor:
+        """The detection image: uint8 h×w×3, or for a batch a float tensor b×3×h×w in [0, 1]."""
+        if self._singles:
+            drawn = [torch.from_numpy(one.overlay()).permute(2, 0, 1) for one in self._singles]
+            return torch.stack(drawn).float() / 255
+        return fusion.overlay(self.image, self.mask)
+
+
+class Detector:
+    """The whole method. `detector(image)` takes an h×w×3 uint8 array, or a b×3×h×w float tensor in [0, 1]."""
+
+    def __init__(self, depth: DepthNet, segmenter: DepthGuidedSegmenter, config: DetectorConfig, device: str = "auto"):
+        self.device = resolve(str(device))
+        self.depth_net = depth.to(self.device, memory_format=torch.channels_last).eval()
+        self.segmenter = segmenter.to(self.device, memory_format=torch.channels_last).eval()
+        self.config, self.threshold = config, config.threshold
+
+    @classmethod
+    def from_pretrained(cls, weights: str | Path = "reference", device: str = "auto") -> "Detector":
+        """`weights`: "reference" for what the kit ships, or a file that `save` wrote. Raises WeightsError."""
+        path = ASSETS / "reference.safetensors" if str(weights) == "reference" else Path(weights)
+        config, tensors = _read(path)
+        depth, segmenter = DepthNet(), DepthGuidedSegmenter(config.guidance, config.encoder, pretrained=False)
+        for prefix, net in (("depth.", depth), ("segmenter.", segmenter)):
+            part = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            _load_strictly(net, part, path)
+        return cls(depth, segmenter, config, device)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the weights in half precision (vectors, such as batch statistics, in single) with the configuration
+        and the current threshold in the header. In one step: no half-written file is ever seen."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nets = {"depth": self.depth_net, "segmenter": self.segmenter}
+        tensors = {f"{name}.{key}": _compact(t) for name, net in nets.items() for key, t in net.state_dict().items()}
+        config = replace(self.config, threshold=float(self.threshold))
+        partial = path.with_name(f".{path.name}.partial")
+        save_file(tensors, partial, metadata={"lesionkit": json.dumps(asdict(config), sort_keys=True)})
+        partial.replace(path)
+        return path
+
+    @torch.inference_mode()
+    def __call__(self, image: np.ndarray | Float[Tensor, "b 3 h w"]) -> Detection:
+        """Raises ImageError for a wrong type, shape or range."""
+        if isinstance(image, Tensor):
+            return self._batch(image)
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise ImageError(f"an image is an h×w×3 uint8 array or a b×3×h×w float tensor, this one is {kind}")
+        if 0 in image.shape:
+            raise ImageError("the image is empty: it has no pixels")
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(self.device)
+        return self._one(tensor.float() / 255, image)
+
+    def maps(self, image: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Preprocessed images through both networks: probability, target depth, attention."""
+        image = image.to(memory_format=torch.channels_last)
+        depth = self.depth_net(image).target
+        found = self.segmenter(image, depth)
+        return found.probability, depth, found.attention
+
+    def _one(self, tensor: Float[Tensor, "1 3 h w"], pixels: np.ndarray) -> Detection:
+        seen = preprocess(tensor, self.config.size_px)
+        probability, depth, attention = self.maps(seen.image)
+        box, size_hw = tuple(seen.box[0].tolist()), pixels.shape[:2]
+        return Detection(
+            image=pixels,
+            probability=fusion.restore(probability, box, size_hw),
+            depth=fusion.restore(depth, box, size_hw, fill="edge"),
+            attention=tuple(w[0, 0].float().cpu().numpy() for w in attention),
+            threshold=self.threshold,
+        )
+
+    def _batch(self, images: Tensor) -> Detection:
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point() or 0 in images.shape:
+            raise ImageError(f"a batch is a b×3×h×w float tensor, this one is {images.dtype} {tuple(images.shape)}")
+        # one by one: each image has a content area of its own
+        singles = [self._one(one[None].to(self.device).float(), fusion.to_array(one)) for one in images]
+
+        def stack(name: str) -> Tensor:
+            return torch.stack([torch.from_numpy(getattr(one, name)) for one in singles])[:, None]
+
+        attention = tuple(
+            torch.stack([torch.from_numpy(w) for w in scale])[:, None]
+            for scale in zip(*(one.attention for one in singles), strict=True)
+        )
+        return Detection(images, stack("probability"), stack("depth"), attention, self.threshold, singles)
+
+
+def _compact(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+
+
+def _read(path: Path) -> tuple[DetectorConfig, dict[str, Tensor]]:
+    if not path.is_file():
+        raise WeightsError(f"there is no weight file {path}: give `reference` or a file that a run left in artefacts/")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get("lesionkit")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is no safetensors file or is damaged ({error}): train or fetch it anew") from None
+    if header is None:
+        raise WeightsError(f"{path} holds no lesionkit configuration: give a file that lesionkit wrote")
+    try:
+        config = DetectorConfig(**json.loads(header))
+        _check(config)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path} has a configuration this version does not know ({error})") from None
+    return config, tensors
+
+
+def _check(config: DetectorConfig) -> None:
+    if config.guidance not in USABLE_GUIDANCE:
+        raise ValueError(f"guidance {config.guidance!r} needs more than an image")
+    if config.encoder not in ENCODERS:
+        raise ValueError(f"encoder {config.encoder!r}")
+    if config.size_px < STRIDE or config.size_px % STRIDE:
+        raise ValueError(f"size_px {config.size_px!r}")
+
+
+def _load_strictly(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    wanted = net.state_dict()
+    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    wrong = sorted(k for k in wanted.keys() & tensors.keys() if wanted[k].shape != tensors[k].shape)
+    if missing or extra or wrong:
+        first = (missing + extra + wrong)[0]
+        raise WeightsError(
+            f"{path} does not fit this version's networks ({len(missing)} tensors missing, {len(extra)} unknown, "
+            f"{len(wrong)} of another shape; the first is {first}): train it anew"
+        )
+    net.load_state_dict({name: t.to(wanted[name].dtype) for name, t in tensors.items()}, strict=True)

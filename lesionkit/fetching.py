@@ -1,0 +1,400 @@
+"""Real data sets: download one, unpack it in one step, and verify what lies there.
+
+A data set appears under its name only when it is complete and sound: everything before that happens in a
+hidden folder `.fetching-NAME` beside it, which the next attempt removes if this one is killed. A broken
+download starts again from its beginning (Kvasir-SEG has some 50 MB). One process at a time may fetch a set.
+"""
+
+import hashlib
+import logging
+import lzma
+import os
+import re
+import shutil
+import tarfile
+import time
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import cv2
+import numpy as np
+import pooch
+
+from lesionkit import datasets
+from lesionkit.datasets import DatasetError, InvalidData, MissingData, Sample, UnknownDataset, some
+
+ATTEMPTS = 3
+PAUSE_S = 2.0  # between attempts
+IMAGE_FOLDERS = ("images", "image", "original")
+MASK_FOLDERS = ("masks", "mask", "ground truth", "groundtruth", "gt")
+
+# Official masks hold up to 0.02 % of pixels between these values (anti-aliased or JPEG edges).
+UNDECIDED_VALUES = (64, 191)
+UNDECIDED_SHARE = 0.01
+# Root mean square distance of 16×16 thumbnails, in grey levels. In Kvasir-SEG near-duplicates lie below 5.7
+# and all other pairs above 15; in CVC-ClinicDB this finds frames of a video that follow each other.
+NEAR_LEVELS = 8.0
+
+
+# --- fetch ------------------------------------------------------------------------------------------------
+
+
+def fetch(name: str, root: Path | None = None, url: str | None = None) -> Path:
+    """Download a data set, arrange it into images/ and masks/, verify it, and only then put it in its place.
+
+    Args:
+        name: a registry name.
+        root: the folder of all data sets; None means `datasets.data_root()`.
+        url: a zip or tar archive to use instead of the authors': http(s)://, file:// or a path.
+
+    Returns:
+        The folder that holds images/ and masks/. If it was there and sound, nothing was downloaded.
+
+    Raises:
+        UnknownDataset: not a registry name. MissingData: no download possible. InvalidData: the archive, or
+        what lies in the place already, is not the data set. DatasetError: the place cannot be written to.
+    """
+    if name not in datasets.REGISTRY:
+        datasets.check_name(name)
+        raise UnknownDataset(f"{name} cannot be fetched: choose one of {', '.join(datasets.NAMES)}")
+    target = datasets.folder_of(name, root)
+    if _is_there(name, target):
+        return target
+    url = url or datasets.REGISTRY[name].url
+    if url is None:
+        raise MissingData(_by_hand(name, target))
+    work = target.parent / f".fetching-{name}"
+    _make_empty(work)
+    try:
+        _unpack(name, _obtain(name, url, work), work / name)
+        _require_sound(name, work, f"the archive {url}")
+        os.replace(work / name, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _make_empty(work: Path) -> None:
+    shutil.rmtree(work, ignore_errors=True)  # what a killed attempt left
+    try:
+        work.mkdir(parents=True)
+    except OSError as error:
+        raise DatasetError(
+            f"{work.parent} is not writable ({error.strerror}): set LESIONKIT_DATA to a folder of your own"
+        ) from None
+
+
+def _is_there(name: str, target: Path) -> bool:
+    """Whether a sound data set is in place already; the user's own files are never overwritten."""
+    if not target.exists():
+        return False
+    if target.is_dir() and not any(target.iterdir()):
+        target.rmdir()
+        return False
+    try:
+        _require_sound(name, target.parent, str(target))
+    except MissingData:
+        raise InvalidData(f"{target} lacks images/ or masks/: move it away and fetch again") from None
+    except InvalidData as error:
+        raise InvalidData(f"{error}; or move {target} away and fetch again") from None
+    return True
+
+
+def _require_sound(name: str, root: Path, what: str) -> None:
+    report = verify(name, root)
+    if not report.ok:
+        more = f" (and {len(report.problems) - 1} more problems)" if len(report.problems) > 1 else ""
+        raise InvalidData(f"{what} is not a sound copy of {name}: {report.problems[0]}{more}")
+
+
+def _by_hand(name: str, target: Path) -> str:
+    entry = datasets.REGISTRY[name]
+    return (
+        f"{name} cannot be downloaded unattended, the authors give {entry.obtain} at {entry.homepage}: get "
+        f"it there and put the files into {target / 'images'} and {target / 'masks'} (one stem for an image "
+        "and its mask), or fetch it with the address (url) of a zip or tar archive of it"
+    )
+
+
+def _obtain(name: str, url: str, work: Path) -> Path:
+    """The archive as a local file."""
+    scheme = urlsplit(url).scheme
+    if scheme in ("http", "https"):
+        return _download(name, url, work)
+    path = Path(url2pathname(urlsplit(url).path)) if scheme == "file" else Path(url).expanduser()
+    if not path.is_file():
+        raise MissingData(f"the archive {url} of {name} does not exist: give another address or path")
+    return path
+
+
+def _download(name: str, url: str, work: Path) -> Path:
+    pooch.get_logger().setLevel(logging.WARNING)  # it would print a hash that is of no use here
+    reason = ""
+    for attempt in range(ATTEMPTS):
+        time.sleep(PAUSE_S if attempt else 0)
+        try:
+            # no hash of the archive: `verify` checks every file in it, and authors repack archives
+            return Path(pooch.retrieve(url, known_hash=None, fname="archive", path=work))
+        except OSError as error:  # all errors of requests are OSErrors
+            reason = " ".join(str(error).split())[:160]
+    raise MissingData(
+        f"{name} could not be downloaded from {url} in {ATTEMPTS} attempts ({reason}): "
+        "check the network and try again, or give the address (url) of a copy you have"
+    )
+
+
+# --- unpack -----------------------------------------------------------------------------------------------
+
+
+# RuntimeError: an encrypted zip; OSError: a damaged gzip, a full disk
+_ARCHIVE_ERRORS = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError
+)  # fmt: skip
+
+
+def _unpack(name: str, archive: Path, target: Path) -> None:
+    """Copy the images and masks of an archive into target/images and target/masks."""
+    try:
+        with closing(_open_archive(name, archive)) as opened:
+            members = dict(_members(opened, archive))
+            images, masks = _choose(name, members)
+            for folder, chosen in (("images", images), ("masks", masks)):
+                (target / folder).mkdir(parents=True)
+                for stem, member in chosen.items():
+                    copy = target / folder / (stem + PurePosixPath(member).suffix.lower())
+                    with members[member]() as source, copy.open("wb") as out:
+                        shutil.copyfileobj(source, out)
+    except DatasetError:
+        raise
+    except _ARCHIVE_ERRORS as error:
+        raise InvalidData(
+            f"the archive of {name} cannot be unpacked ({error}): download it again, or free disk space"
+        ) from None
+
+
+def _open_archive(name: str, archive: Path) -> zipfile.ZipFile | tarfile.TarFile:
+    if zipfile.is_zipfile(archive):
+        return zipfile.ZipFile(archive)
+    if tarfile.is_tarfile(archive):
+        return tarfile.open(archive)
+    raise InvalidData(f"the file fetched for {name} is neither zip nor tar: give the address (url) of one")
+
+
+def _members(opened: zipfile.ZipFile | tarfile.TarFile, archive: Path) -> Iterator[tuple[str, Callable]]:
+    """(path in the archive, how to open it) of every image; refuses paths that lead out."""
+    if isinstance(opened, zipfile.ZipFile):
+        every = [(info.filename, info, not info.is_dir()) for info in opened.infolist()]
+        how = opened.open
+    else:
+        every = [(info.name, info, info.isfile()) for info in opened.getmembers()]
+        how = opened.extractfile
+    for member, info, is_file in every:
+        path = PurePosixPath(member.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", member):
+            raise InvalidData(f"{archive.name} holds the path {member!r}, leading out of it: do not use it")
+        hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+        if is_file and not hidden and path.suffix.lower() in datasets.SUFFIXES:
+            yield str(path), lambda info=info: how(info)
+
+
+def _choose(name: str, members: dict) -> tuple[dict[str, str], dict[str, str]]:
+    """The image and the mask folder of an archive that fit the data set's names best, as stem -> member.
+
+    Archives differ: images/ and masks/, or Original/ and Ground Truth/, in several formats or data sets.
+    """
+    folders: dict[PurePosixPath, dict[str, str]] = defaultdict(dict)
+    for member in sorted(members):
+        folders[PurePosixPath(member).parent][PurePosixPath(member).stem] = member
+    known = datasets.official_files(name).keys()
+    best = None
+    for masks in (folder for folder in folders if folder.name.lower() in MASK_FOLDERS):
+        beside = [folder for folder in folders if folder.parent == masks.parent and folder != masks]
+        named = [folder for folder in beside if folder.name.lower() in IMAGE_FOLDERS]
+        for images in named or beside:
+            fit = len(folders[images].keys() & known) - len(folders[images].keys() - known)
+            if best is None or fit > best[0]:
+                best = (fit, images, masks)
+    if best is None:
+        raise InvalidData(f"the archive of {name} holds no images/ beside masks/: is it the right one?")
+    return folders[best[1]], _same_stems(folders[best[1]], folders[best[2]])
+
+
+def _same_stems(images: dict[str, str], masks: dict[str, str]) -> dict[str, str]:
+    """ETIS and ColonDB call the mask of image 12 "p12"."""
+    return {stem[1:] if stem[0] == "p" and stem[1:] in images else stem: path for stem, path in masks.items()}
+
+
+# --- verify -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found: `ok` when there is no problem; notes are worth knowing, but no reason to stop."""
+
+    ok: bool
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    images: int
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One pair, read once."""
+
+    stem: str
+    faults: tuple[str, ...]  # kinds of fault, as `_FAULTS` names them
+    official: bool  # both files are byte for byte the distributed ones
+    pixels: bytes  # digest of the decoded image: equal for two encodings without loss
+    thumbnail: np.ndarray  # float32, 16·16 grey levels
+
+
+def verify(name: str, root: Path | None = None) -> Report:
+    """Check names, number, pairing, sizes, mask values and checksums of a data set, and leaks between parts.
+
+    Other bytes than the distributed ones (a re-encoded copy) are a note, as long as the content is sound. Two
+    images with equal decoded pixels in two parts of a split are a problem, unless they were published that
+    way; images that only look alike are a note per split.
+
+    Args:
+        name: a registry name or "folder:PATH".
+        root: the folder of all data sets; None means `datasets.data_root()`.
+
+    Raises:
+        UnknownDataset; MissingData when there is no folder images/ or masks/.
+    """
+    folder = datasets.folder_of(name, root)
+    samples, problems = datasets.pair_files(name, folder)
+    problems = [*problems, *_name_problems(name, {sample.name for sample in samples})]
+    looks = [_look(name, sample) for sample in samples]
+    problems += _fault_sentences(looks)
+    notes = _checksum_notes(name, looks)
+    for split in datasets.splits_of(name) if len(looks) >= 3 else ():
+        stems = datasets.split_stems(name, split, [look.stem for look in looks])
+        part_of = {stem: part for part, members in stems.items() for stem in members}
+        leaks, published = _equal_pairs(looks, part_of)
+        problems += _pair_sentence(split, "equal", leaks, part_of, ": keep one image of each pair")
+        notes += _pair_sentence(split, "equal", published, part_of, ", as published")
+        notes += _pair_sentence(split, "near-duplicate", _near_pairs(looks, part_of), part_of, "")
+    return Report(not problems, tuple(problems), tuple(notes), len(samples))
+
+
+def _name_problems(name: str, stems: set[str]) -> list[str]:
+    if name not in datasets.REGISTRY:
+        return []
+    known = datasets.official_files(name).keys()
+    problems = []
+    if absent := sorted(known - stems):
+        problems.append(f"{len(absent)} of {len(known)} pairs are missing ({some(absent)}): fetch again")
+    if extra := sorted(stems - known):
+        problems.append(f"{len(extra)} pair(s) do not belong to {name} ({some(extra)}): remove them")
+    return problems
+
+
+_FAULTS = {
+    "unreadable": "cannot be read: replace the image or the mask",
+    "mask size": "have a mask of another size than the image: replace the mask",
+    "image size": "are not of the size of this data set: fetch the original files",
+    "mask values": "have a mask that is not black and white: a mask holds 0 and 255, or 0 and 1",
+    "no lesion": "have a mask without a lesion, though every image of the set shows one: replace the mask",
+}
+
+
+def _fault_sentences(looks: list[_Look]) -> list[str]:
+    by_kind = {kind: [look.stem for look in looks if kind in look.faults] for kind in _FAULTS}
+    return [
+        f"{len(stems)} of {len(looks)} pairs ({some(stems)}) {_FAULTS[kind]}"
+        for kind, stems in by_kind.items()
+        if stems
+    ]
+
+
+def _look(name: str, sample: Sample) -> _Look:
+    try:
+        image, values = datasets.read_image(sample.image), datasets.read_mask_values(sample.mask)
+    except DatasetError:
+        nothing = np.full(256, np.inf, np.float32)
+        return _Look(sample.name, ("unreadable",), False, sample.name.encode(), nothing)
+    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
+    return _Look(
+        stem=sample.name,
+        faults=tuple(_faults(name, image, values)),
+        official=_is_official(name, sample),
+        pixels=hashlib.sha256(image.tobytes() + str(image.shape).encode()).digest(),
+        thumbnail=grey.ravel().astype(np.float32),
+    )
+
+
+def _faults(name: str, image: np.ndarray, values: np.ndarray) -> Iterator[str]:
+    entry = datasets.REGISTRY.get(name)
+    if values.shape != image.shape[:2]:
+        yield "mask size"
+    if entry and entry.size_wh and image.shape[1::-1] != entry.size_wh:
+        yield "image size"
+    low, high = UNDECIDED_VALUES
+    # class numbers, say {0, 2}, would be an empty mask after `> 127`; a black JPEG holds a little noise
+    top = values.max()
+    class_numbers = 16 < top <= 127 or (top <= 16 and (values > 0).mean() > UNDECIDED_SHARE)
+    if class_numbers or ((values >= low) & (values <= high)).mean() > UNDECIDED_SHARE:
+        yield "mask values"
+    elif entry and not (values > 127).any():
+        yield "no lesion"
+
+
+def _is_official(name: str, sample: Sample) -> bool:
+    if name not in datasets.REGISTRY:
+        return False
+    have = tuple(hashlib.sha256(path.read_bytes()).hexdigest()[:32] for path in (sample.image, sample.mask))
+    return have == datasets.official_files(name).get(sample.name)
+
+
+def _checksum_notes(name: str, looks: list[_Look]) -> list[str]:
+    other = [look.stem for look in looks if not look.official]
+    if name not in datasets.REGISTRY or not other:
+        return []
+    return [
+        f"{len(other)} of {len(looks)} pairs ({some(other)}) have other bytes than the files commonly "
+        "distributed: a re-encoded copy"
+    ]
+
+
+# --- leaks between the parts of a split -------------------------------------------------------------------
+
+Pairs = list[tuple[str, str]]
+
+
+def _equal_pairs(looks: list[_Look], part_of: dict[str, str]) -> tuple[Pairs, Pairs]:
+    """Pairs of equal pixels in two parts: those with changed or own files, those published that way."""
+    first: dict[bytes, _Look] = {}
+    leaks, published = [], []
+    for look in (look for look in looks if look.stem in part_of):
+        other = first.setdefault(look.pixels, look)
+        if part_of[other.stem] != part_of[look.stem]:
+            (published if look.official and other.official else leaks).append((other.stem, look.stem))
+    return leaks, published
+
+
+def _near_pairs(looks: list[_Look], part_of: dict[str, str]) -> Pairs:
+    """Pairs in two parts with thumbnails closer than NEAR_LEVELS, without the pairs of equal pixels."""
+    looks = [look for look in looks if look.stem in part_of and np.isfinite(look.thumbnail[0])]
+    thumbnails = np.stack([look.thumbnail for look in looks]) if looks else np.zeros((0, 256), np.float32)
+    pairs = []
+    for row, look in enumerate(looks):  # row by row: the matrix of a large folder would not fit
+        levels = np.sqrt(np.square(thumbnails[row + 1 :] - thumbnails[row]).mean(axis=1))
+        for other in (looks[row + 1 + index] for index in np.flatnonzero(levels < NEAR_LEVELS)):
+            if part_of[look.stem] != part_of[other.stem] and look.pixels != other.pixels:
+                pairs.append((look.stem, other.stem))
+    return pairs
+
+
+def _pair_sentence(split: str, kind: str, pairs: Pairs, part_of: dict[str, str], end: str) -> list[str]:
+    if not pairs:
+        return []
+    shown = [f"{a} in {part_of[a]} and {b} in {part_of[b]}" for a, b in pairs]
+    return [f"split {split}: {len(pairs)} {kind} pair(s) of images sit in two parts ({some(shown)}){end}"]

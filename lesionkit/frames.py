@@ -1,0 +1,155 @@
+"""The frames a notebook works on: a part of a data set, or rendered scenes, preprocessed and ready to train on.
+
+Letters: n frames, s = size_px. Images are preprocessed ([8]) and in [0, 1]; masks {0, 1}; depth exact and in mm on
+rendered scenes, absent on real images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lesionkit import datasets
+from lesionkit.preprocess import content_box, content_mask, crop_resize, preprocess
+from lesionkit.scenes import Lesion, SceneConfig, render_scenes, stream_scenes
+
+# each part of the rendered data is a stream of its own, so that no scene is ever in two parts
+STREAMS = {"train": 1_000_003, "validation": 2_000_003, "test": 3_000_017}
+
+
+@dataclass(frozen=True)
+class Frames:
+    """raw and image n×3×s×s, mask n×1×s×s, content n×1×s×s (1 where tissue is seen), depth n×1×s×s or None, names,
+    and for rendered scenes the lesions of each frame."""
+
+    raw: Float[Tensor, "n 3 s s"]
+    image: Float[Tensor, "n 3 s s"]
+    mask: Float[Tensor, "n 1 s s"]
+    content: Float[Tensor, "n 1 s s"]
+    names: tuple[str, ...]
+    depth: Tensor | None = None
+    lesions: tuple[tuple[Lesion, ...], ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, item: slice) -> "Frames":
+        kept = {name: value[item] for name, value in vars(self).items() if value is not None}
+        return replace(self, **kept)
+
+    @property
+    def has_lesion(self) -> np.ndarray:
+        """n booleans."""
+        return (self.mask.flatten(1).amax(1) > 0).cpu().numpy()
+
+
+def load_frames(
+    dataset: str, part: str, count: int, size_px: int, seed: int = 0, config: SceneConfig | None = None
+) -> Frames:
+    """`count` frames of `part` ("train", "validation", "test") of a data set; fewer where it has fewer.
+
+    Real images are chosen by the seed, the same ones for the same seed. Raises the errors of `datasets`.
+    """
+    if dataset == "scenes":
+        return rendered_frames(part, count, size_px, seed, config)
+    samples = datasets.open_dataset(dataset).part(part)
+    order = np.random.default_rng([seed, STREAMS[part]]).permutation(len(samples))[:count]
+    return real_frames([samples[i] for i in sorted(order)], size_px)
+
+
+def rendered_frames(
+    part: str, count: int, size_px: int, seed: int = 0, config: SceneConfig | None = None, device: str = "cpu"
+) -> Frames:
+    """Rendered scenes as frames. The content is taken from the picture, as on a real image."""
+    chunks = stream_scenes(count, size_px, seed + STREAMS[part], device, config or SceneConfig.standard())
+    parts = []
+    for scenes in chunks:
+        box = content_box(scenes.image)
+        depth, mask = (crop_nearest(x, box, size_px) for x in (scenes.depth, scenes.mask))
+        seen = preprocess(scenes.image, size_px)
+        raw = crop_resize(scenes.image, box, size_px)
+        parts.append(Frames(raw, seen.image, mask, seen.content, ("",) * len(mask), depth, scenes.lesions))
+    names = tuple(f"scene-{seed}-{part}-{i:04d}" for i in range(count))
+    return replace(join(parts), names=names)
+
+
+def real_frames(samples: Sequence[datasets.Sample], size_px: int) -> Frames:
+    """Real images, each cropped to its content and resized to a square. Raises datasets.InvalidData."""
+    parts = []
+    for sample in samples:
+        pixels, lesion = datasets.read_sample(sample)
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+        box = content_box(image)
+        mask = crop_resize(torch.from_numpy(lesion)[None, None].float(), box, size_px)
+        seen = preprocess(image, size_px)
+        raw = crop_resize(image, box, size_px)
+        parts.append(Frames(raw, seen.image, (mask > 0.5).float(), seen.content, (sample.name,)))
+    return join(parts)
+
+
+def crop_nearest(maps: Float[Tensor, "b 1 h w"], box: Tensor, size_px: int) -> Float[Tensor, "b 1 s s"]:
+    """As `crop_resize`, without mixing values: a mean of two depths is a depth where nothing is."""
+    parts = []
+    for one, (x, y, width, height) in zip(maps, box.tolist(), strict=True):
+        part = one[None, :, y : y + height, x : x + width]
+        parts.append(torch.nn.functional.interpolate(part, size=(size_px, size_px), mode="nearest-exact"))
+    return torch.cat(parts)
+
+
+def join(parts: Sequence[Frames]) -> Frames:
+    """Several sets of frames as one; depth and lesions are kept where all parts have them."""
+
+    def together(name: str) -> Tensor | None:
+        values = [getattr(p, name) for p in parts]
+        return None if any(v is None for v in values) else torch.cat(values)
+
+    lesions = None if any(p.lesions is None for p in parts) else tuple(one for p in parts for one in p.lesions)
+    names = tuple(name for p in parts for name in p.names)
+    fields = {name: together(name) for name in ("raw", "image", "mask", "content", "depth")}
+    return Frames(names=names, lesions=lesions, **fields)
+
+
+def lesion_free_crops(frames: Frames, count: int, seed: int = 0, margin: float = 0.02) -> Frames:
+    """Crops in which no lesion is seen, of 35 to 60 % of the side, enlarged to s × s: all that the real sets offer of
+    normal tissue. At most `count`; fewer where lesions fill the frames."""
+    rng = np.random.default_rng([seed, 77])
+    size, found = frames.image.shape[-1], []
+    grown = torch.nn.functional.max_pool2d(frames.mask, 2 * max(1, int(margin * size)) + 1, 1, max(1, int(margin * size)))
+    for i in rng.permutation(len(frames)):
+        if len(found) == count:
+            break
+        box = _free_box(rng, grown[i, 0].numpy(), frames.content[i, 0].numpy(), size)
+        if box is not None:
+            found.append(_crop(frames[int(i) : int(i) + 1], torch.tensor([box]), size))
+    if not found:
+        return frames[:0]
+    return join(found)
+
+
+def _free_box(rng: np.random.Generator, lesion: np.ndarray, content: np.ndarray, size: int) -> tuple | None:
+    for _ in range(12):
+        side = int(size * rng.uniform(0.35, 0.6))
+        x, y = (int(v) for v in rng.integers(0, size - side, 2))
+        window = (slice(y, y + side), slice(x, x + side))
+        if not lesion[window].any() and content[window].mean() > 0.9:
+            return x, y, side, side
+    return None
+
+
+def _crop(frame: Frames, box: Tensor, size: int) -> Frames:
+    image, raw = (crop_resize(x, box, size).clamp(0, 1) for x in (frame.image, frame.raw))
+    depth = None if frame.depth is None else crop_nearest(frame.depth, box, size)
+    names = tuple(f"{name}-free" for name in frame.names)
+    lesions = None if frame.lesions is None else ((),)
+    return Frames(raw, image, torch.zeros_like(image[:, :1]), content_mask(image), names, depth, lesions)
+
+
+def example_scene(size_px: int = 128, seed: int = 0, config: SceneConfig | None = None) -> Frames:
+    """One rendered frame with a lesion, for a first look."""
+    number = next(i for i in range(100) if render_scenes(1, 32, seed, "cpu", config, first=i).lesions[0])
+    scene = render_scenes(1, size_px, seed, "cpu", config, first=number)
+    seen = preprocess(scene.image, size_px)
+    return Frames(scene.image, seen.image, scene.mask, seen.content, ("example",), scene.depth, scene.lesions)

@@ -1,0 +1,83 @@
+"""Steps [38, 39]: the mask at the original's pixel size, the overlay, and the table of lesions.
+
+Letters: s the networks' size, h × w the original's. The *probability* is resized and then thresholded: resizing a
+mask would draw staircases along every edge.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+EDGE_RGB = (30, 255, 140)  # green is the one hue that mucosa never has
+TINT = 0.22
+
+
+class FusionError(ValueError):
+    """Mask and image do not belong together; one sentence."""
+
+
+@dataclass(frozen=True)
+class FoundLesion:
+    """One connected region of a mask. bbox_px: x, y, width, height; area_fraction of the image; score: the mean
+    probability over its pixels."""
+
+    bbox_px: tuple[int, int, int, int]
+    area_px: int
+    area_fraction: float
+    score: float
+
+
+def restore(
+    maps: Float[Tensor, "1 1 s s"], box: tuple[int, int, int, int], size_hw: tuple[int, int], fill: str = "zero"
+) -> Float[np.ndarray, "h w"]:
+    """A map of the cropped, resized image put back to the original's size.
+
+    box: x, y, width, height of the crop in the original. Outside it stands 0, or with fill="edge" the nearest value
+    (for a depth, of which 0 would be nonsense).
+    """
+    x, y, width, height = box
+    h, w = size_hw
+    inner = F.interpolate(maps.float(), size=(height, width), mode="bilinear", align_corners=False)[0, 0]
+    margins = ((y, h - y - height), (x, w - x - width))
+    mode = {"zero": "constant", "edge": "edge"}[fill]
+    return np.pad(inner.cpu().numpy(), margins, mode=mode)
+
+
+def overlay(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The detection image: lesions tinted and outlined on the original. Raises FusionError when the sizes differ."""
+    if image.shape[:2] != mask.shape:
+        raise FusionError(f"the mask is {mask.shape[1]}×{mask.shape[0]} but the image {image.shape[1]}×{image.shape[0]}")
+    fused = image.copy()
+    tinted = (1 - TINT) * image[mask] + TINT * np.array(EDGE_RGB)
+    fused[mask] = tinted.astype(np.uint8)
+    outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    thickness = max(1, round(min(mask.shape) / 200))  # as visible on a large image as on a small one
+    cv2.drawContours(fused, outline, -1, EDGE_RGB, thickness, cv2.LINE_AA)
+    return fused
+
+
+def find_lesions(
+    mask: Bool[np.ndarray, "h w"], probability: Float[np.ndarray, "h w"]
+) -> tuple[FoundLesion, ...]:
+    """The connected regions of the mask (8-neighbours), the largest first."""
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    found = []
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels[rows, columns] == number
+        area = int(inside.sum())
+        box = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
+        score = float(probability[rows, columns][inside].mean())
+        found.append(FoundLesion(box, area, area / mask.size, score))
+    assert len(found) == count
+    return tuple(sorted(found, key=lambda lesion: -lesion.area_px))
+
+
+def to_array(image: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """A tensor in [0, 1] as 8-bit pixels."""
+    return (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

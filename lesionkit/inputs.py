@@ -1,0 +1,137 @@
+"""The files behind the arguments of `detect`: images, folders, videos, patterns; each with its own stem."""
+
+import glob
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesionkit import datasets
+
+VIDEOS = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".wmv")
+IMAGES = (*datasets.SUFFIXES, ".webp")
+OUTPUTS = ("_mask.png", "_overlay.jpg")
+RESULTS = "detections.json"
+FRAME = re.compile(r"_\d{6,}$")
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done at all, whatever the inputs are; one sentence."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file to read, under its name in detections.json; `stem` is what its outputs are called."""
+
+    input: str
+    path: Path
+    stem: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that gives no file to read."""
+
+    input: str
+    error: str
+
+
+def find_inputs(arguments: Sequence[str], out: Path) -> list[Source | Failure]:
+    """The files behind images, folders (recursively), videos and patterns, in that order, each file once.
+
+    Hidden files are passed over, and so is `out` below a folder: it holds the results of an earlier call.
+    Two inputs with one stem get different ones: the second is called STEM_FOLDER, more STEM_2, STEM_3 ...
+    Raises UsageError when an output would overwrite an input.
+    """
+    found: list[Source | Failure] = []
+    names, seen = _Names(), set()
+    for argument in arguments:
+        paths, error = _expand(argument, out)
+        for path in paths:
+            if path.resolve() not in seen:
+                seen.add(path.resolve())
+                found.append(Source(str(path), path, names.take(path)))
+        if error:
+            found.append(Failure(argument, error))
+    _check_overwrites([source for source in found if isinstance(source, Source)], seen, out)
+    return found
+
+
+def _expand(argument: str, out: Path) -> tuple[list[Path], str]:
+    """The files that one argument names, or none and the reason."""
+    path = Path(argument)
+    if path.is_dir():
+        found = _folder(path, out)
+        return found, "" if found else "no image or video in this folder; it may be empty or hold other files"
+    if path.exists():
+        return [path], ""
+    if not glob.has_magic(argument):
+        return [], "does not exist; check the path"
+    found = []
+    for match in sorted(glob.glob(argument, recursive=True)):
+        path = Path(match)
+        if not _is_output(path, out) and path.resolve() != out.resolve():
+            found += _folder(path, out) if path.is_dir() else [path] if _is_medium(path) else []
+    return found, "" if found else "no image or video matches this pattern"
+
+
+def _folder(folder: Path, out: Path) -> list[Path]:
+    inside = out.resolve() != folder.resolve() and out.resolve().is_relative_to(folder.resolve())
+    found = []
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        ours = inside and path.resolve().is_relative_to(out.resolve())
+        if not hidden and not ours and not _is_output(path, out) and _is_medium(path) and path.is_file():
+            found.append(path)
+    return found
+
+
+def _is_medium(path: Path) -> bool:
+    return path.suffix.lower() in IMAGES + VIDEOS
+
+
+def _is_output(path: Path, out: Path) -> bool:
+    """Whether a file is the result of an earlier call into the same folder."""
+    called_so = path.name.endswith(OUTPUTS) and path.resolve().parent == out.resolve()
+    return called_so and (out / RESULTS).is_file()
+
+
+class _Names:
+    """Gives every input a stem of its own; the same inputs in the same order always get the same ones."""
+
+    def __init__(self) -> None:
+        self.stems: set[str] = set()  # in lower case, because macOS and Windows take A.png and a.png for one
+        self.videos: set[str] = set()
+        self.frames: set[str] = set()  # stems of images that are called like frames, without the number
+
+    def take(self, path: Path) -> str:
+        tries = (f"_{number}" for number in itertools.count(2))
+        for ending in itertools.chain(("", f"_{path.absolute().parent.name}"), tries):
+            stem = f"{path.stem}{ending}"
+            if self._take(stem.lower(), path.suffix.lower() in VIDEOS):
+                return stem
+        raise AssertionError("unreachable: the numbers never end")
+
+    def _take(self, stem: str, is_video: bool) -> bool:
+        """Frames of a video `a` are called a_000025, so an image of that name must not meet them."""
+        frame_of = FRAME.sub("", stem) if FRAME.search(stem) else None
+        if stem in self.stems or (is_video and stem in self.frames) or frame_of in self.videos:
+            return False
+        self.stems.add(stem)
+        if is_video:
+            self.videos.add(stem)
+        elif frame_of:
+            self.frames.add(frame_of)
+        return True
+
+
+def _check_overwrites(sources: Iterable[Source], inputs: set[Path], out: Path) -> None:
+    """The user's own a_mask.png beside a.png must survive `--out .`, whether or not it is an input itself."""
+    ours = (out / RESULTS).is_file()  # then what stands in `out` are results of an earlier call
+    for source in sources:
+        for ending in OUTPUTS:
+            target = out.resolve() / f"{source.stem}{ending}"
+            beside = target.parent == source.path.resolve().parent and target.exists()
+            if target in inputs or (beside and not ours):
+                raise UsageError(f"{target} exists and a result would overwrite it: give another --out")

@@ -1,0 +1,75 @@
+"""How sure a mean is: percentile bootstrap intervals for one sample and for paired differences.
+
+One value per image is the unit that is drawn. Frames of one video resemble each other, so over such frames
+the intervals are too narrow; pass the means per video instead.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+Values = Sequence | np.ndarray | pd.Series
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, or a mean difference, with its 95 % interval; NaN throughout when no value was left.
+
+    `n` values (or pairs) entered, `dropped` were NaN. `p_value` is that of "no difference", None for one
+    sample.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    dropped: int = 0
+    p_value: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
+
+
+def bootstrap_mean(a: Values, n: int = 10_000, seed: int = 0) -> Interval:
+    """Mean of `a` and the 2.5 and 97.5 percentiles of `n` resampled means (Efron 1979), without NaN."""
+    values = np.asarray(a, dtype=float)
+    kept = values[~np.isnan(values)]
+    means = _resampled_means(kept, n, seed)
+    return Interval(*_summary(kept, means), n=kept.size, dropped=values.size - kept.size)
+
+
+def paired_bootstrap(a: Values, b: Values, n: int = 10_000, seed: int = 0) -> Interval:
+    """Mean of a − b over the same images, with interval and two-sided p-value; positive: `a` is larger.
+
+    Whole pairs are drawn, because an image that is hard for one model is hard for the other: the interval
+    of the differences is far narrower than those of the two means. A pair with a NaN is dropped and
+    counted. The p-value is twice the share of resampled differences on the far side of zero, at least 2 /
+    (n + 1), at most 1. Raises ValueError when the lengths differ.
+    """
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if first.shape != second.shape:
+        raise ValueError(f"a pair needs both values, but there are {first.size} and {second.size}")
+    difference = first - second
+    kept = difference[~np.isnan(difference)]
+    means = _resampled_means(kept, n, seed)
+    tail = min((means <= 0).sum(), (means >= 0).sum())
+    p_value = min(1.0, 2 * float(tail + 1) / (n + 1)) if kept.size else float("nan")
+    return Interval(*_summary(kept, means), n=kept.size, dropped=difference.size - kept.size, p_value=p_value)
+
+
+def _resampled_means(values: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Means of `n` samples of the size of `values`, drawn from it with replacement."""
+    generator = np.random.default_rng(seed)
+    if values.size == 0:
+        return np.empty(0)
+    # One sample at a time: a whole n × size matrix of a large test part would need gigabytes.
+    return np.array([values[generator.integers(values.size, size=values.size)].mean() for _ in range(n)])
+
+
+def _summary(values: np.ndarray, means: np.ndarray) -> tuple[float, float, float]:
+    if values.size == 0:
+        return (float("nan"),) * 3
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)

@@ -1,0 +1,333 @@
+"""The two initial losses and their weighted sum (METHOD.md, paragraphs 35 and 36), and the alternatives.
+
+Legend
+    b, h, w   batch, height, width
+    z         logit of a pixel, any real number; z > 0 says "lesion"
+    p         probability of a pixel, sigmoid(z)
+    y         truth of a pixel, 1 on a lesion and 0 elsewhere
+    TP        overlap, the sum of p·y over the pixels of one image (soft: p instead of a decision)
+    FP, FN    the sum of p·(1 − y), and of (1 − p)·y
+    d, d*     predicted and true depth, both positive
+
+Every segmentation loss takes `logits` B×1×H×W (any real numbers) and `mask` B×1×H×W ({0, 1}) and returns a
+scalar: one value per image, then the mean over the batch. The pixel losses (cross-entropy, focal) look at
+every pixel alone, the region losses (Dice, Tversky, IoU, Lovász) at an image as a whole, `boundary` at the
+distance to the outline. Half-precision input is computed in float32. ValueError when the shapes differ,
+because broadcasting would otherwise give a wrong number in silence.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+Logits = Float[Tensor, "b 1 h w"]
+Mask = Float[Tensor, "b 1 h w"]
+Depth = Float[Tensor, "b 1 h w"]
+Valid = Bool[Tensor, "b 1 h w"] | Float[Tensor, "b 1 h w"]  # True or 1 where the true depth is known
+Scalar = Float[Tensor, ""]
+
+SMALLEST_DEPTH = 1e-6  # keeps the logarithm finite when a half-precision network rounds a depth to zero
+
+
+class UnknownLoss(ValueError):
+    """A loss was asked for by a name that `LOSSES` does not have."""
+
+
+# --- pixel losses ---------------------------------------------------------------------------------
+
+
+def binary_cross_entropy(logits: Logits, mask: Mask) -> Scalar:
+    """Mean over the pixels of −[y·log p + (1 − y)·log(1 − p)]; 0 is perfect, no upper limit.
+
+    Computed from the logits, because log(sigmoid(z)) of a large negative z would be log(0).
+    """
+    z, y = _prepare(logits, mask)
+    return F.binary_cross_entropy_with_logits(z, y)
+
+
+def focal(logits: Logits, mask: Mask, *, gamma: float = 2.0, alpha: float = 0.25) -> Scalar:
+    """Mean over the pixels of −α_t·(1 − p_t)^γ·log p_t, Lin et al. 2017 ("Focal loss", eq. 5).
+
+    p_t is the probability given to the truth (p where y = 1, else 1 − p). (1 − p_t)^γ silences pixels that
+    are already right. α_t is `alpha` on lesion pixels and 1 − `alpha` elsewhere. The defaults are those of
+    the paper; γ = 0 and α = 0.5 is half the cross-entropy.
+    """
+    z, y = _prepare(logits, mask)
+    margin = z * (2 * y - 1)  # p_t = sigmoid(margin): positive where the pixel is right
+    log_right, log_wrong = F.logsigmoid(margin), F.logsigmoid(-margin)
+    alpha_t = alpha * y + (1 - alpha) * (1 - y)
+    # exp(γ·log(1 − p_t)) has a finite gradient for every γ, also where 1 − p_t rounds to zero.
+    return (-alpha_t * torch.exp(gamma * log_wrong) * log_right).mean()
+
+
+# --- region losses --------------------------------------------------------------------------------
+
+
+def dice(logits: Logits, mask: Mask, *, smooth: float = 1.0) -> Scalar:
+    """1 − (2·TP + s) / (Σp + Σy + s) per image, in [0, 1]; Milletari et al. 2016 (V-Net), without squares.
+
+    `smooth` (s, in pixels) decides what a lesion-free image teaches. There TP = Σy = 0 and the loss is
+    Σp / (Σp + s): nothing marked costs nothing, s marked pixels cost one half. With s in the denominator
+    alone every lesion-free image would cost 1 whatever is marked, and teach nothing. A large s forgives
+    that a lesion of about s pixels is missed, hence one pixel.
+    """
+    p, y = _probabilities(logits, mask)
+    overlap = _image_sum(p * y)
+    return (1 - (2 * overlap + smooth) / (_image_sum(p) + _image_sum(y) + smooth)).mean()
+
+
+def tversky(
+    logits: Logits, mask: Mask, *, alpha: float = 0.3, beta: float = 0.7, smooth: float = 1.0
+) -> Scalar:
+    """1 − (TP + s) / (TP + α·FP + β·FN + s) per image, in [0, 1]; Salehi et al. 2017.
+
+    `alpha` is the price of a false positive, `beta` of a false negative; β > α asks for sensitivity. The
+    defaults are those that the paper found best. α = β = 1 is IoU, α = β = ½ is Dice with 2·s for s.
+    """
+    p, y = _probabilities(logits, mask)
+    overlap = _image_sum(p * y)
+    weighted_union = overlap + alpha * _image_sum(p * (1 - y)) + beta * _image_sum((1 - p) * y)
+    return (1 - (overlap + smooth) / (weighted_union + smooth)).mean()
+
+
+def iou(logits: Logits, mask: Mask, *, smooth: float = 1.0) -> Scalar:
+    """1 − (TP + s) / (Σp + Σy − TP + s) per image, in [0, 1]; soft Jaccard index, Rahman and Wang 2016."""
+    p, y = _probabilities(logits, mask)
+    overlap = _image_sum(p * y)
+    return (1 - (overlap + smooth) / (_image_sum(p) + _image_sum(y) - overlap + smooth)).mean()
+
+
+def lovasz_hinge(logits: Logits, mask: Mask) -> Scalar:
+    """The convex surrogate of 1 − IoU per image, Berman et al. 2018 (algorithm 1); ≥ 0, no upper limit.
+
+    Every pixel has the hinge error max(0, 1 − z·(2y − 1)). The errors are sorted, largest first, and each is
+    weighted by how much 1 − IoU grows when its pixel joins the wrong ones. The weights of an image sum to 1.
+    On a lesion-free image the first wrong pixel makes IoU zero, so the loss is the largest error alone.
+    """
+    z, y = _prepare(logits, mask)
+    errors = (1 - z * (2 * y - 1)).flatten(1)  # b 1 h w -> b n
+    errors, order = errors.sort(dim=1, descending=True)
+    weights = _jaccard_steps(y.flatten(1).gather(1, order))
+    return (errors.relu() * weights).sum(1).mean()
+
+
+def _jaccard_steps(labels: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """How much 1 − IoU grows with each further wrong pixel, pixels going wrong in the order of `labels`."""
+    # Integers: exact for every image size, and deterministic on a GPU, where a floating-point cumsum is not.
+    lesion = labels.long()
+    size = lesion.sum(1, keepdim=True)
+    intersection = size - lesion.cumsum(1)  # a lesion pixel gone wrong leaves the intersection
+    union = size + (1 - lesion).cumsum(1)  # a background pixel gone wrong enters the union
+    jaccard_loss = 1 - intersection.to(labels.dtype) / union.to(labels.dtype)
+    return torch.diff(jaccard_loss, dim=1, prepend=torch.zeros_like(jaccard_loss[:, :1]))
+
+
+# --- boundary loss --------------------------------------------------------------------------------
+
+
+def boundary(logits: Logits, mask: Mask) -> Scalar:
+    """Mean over the pixels of p·φ, Kervadec et al. 2019; φ is the signed distance to the true outline.
+
+    φ is negative inside the lesion and positive outside, in units of the image diagonal, so that the value,
+    in [−1, 1], does not grow with the image. The best value is negative. It is meant as the second part of a
+    weighted sum with a region loss; alone it hardly sees small lesions.
+    """
+    p, y = _probabilities(logits, mask)
+    return (p * signed_distance(y)).mean()
+
+
+@torch.no_grad()
+def signed_distance(mask: Mask) -> Float[Tensor, "b 1 h w"]:
+    """Distance of every pixel centre to the lesion's outline / image diagonal: < 0 inside, > 0 outside.
+
+    Without an outline there is no distance. A lesion-free image gets +1 everywhere, the largest distance an
+    image has: to mark anything is as wrong as can be. An image that is all lesion gets −1. Computed by scipy
+    on the CPU.
+    """
+    distances = np.stack([_signed_distance_px(image) for image in (mask[:, 0] > 0.5).cpu().numpy()])
+    diagonal_px = np.hypot(*mask.shape[-2:])
+    return torch.from_numpy(distances / diagonal_px)[:, None].to(mask)  # b h w -> b 1 h w
+
+
+def _signed_distance_px(lesion: np.ndarray) -> np.ndarray:
+    """Signed distances of one H×W bool mask, in pixels."""
+    if lesion.all() or not lesion.any():
+        return np.full(lesion.shape, np.hypot(*lesion.shape) * (-1 if lesion.any() else 1))
+    # scipy measures to the nearest pixel of the other kind; the outline runs half a pixel before it. (The
+    # authors' code gives the inner rim distance 0 instead, which makes the loss indifferent to it.)
+    outside, inside = distance_transform_edt(~lesion), distance_transform_edt(lesion)
+    return np.where(lesion, 0.5 - inside, outside - 0.5)
+
+
+# --- depth losses ---------------------------------------------------------------------------------
+
+
+def scale_invariant_log(
+    prediction: Depth, depth: Depth, valid: Valid, variance_focus: float = 0.85
+) -> Scalar:
+    """mean(g²) − λ·mean(g)² with g = log d − log d*, over the valid pixels of an image; Eigen et al. 2014.
+
+    λ is `variance_focus`: 0 is a plain squared error of the logarithm, 1 forgives any common factor (only the
+    variance of g counts), since one image cannot tell absolute size. Eigen uses 0.5, later work 0.85 (BTS,
+    Lee et al. 2019). At least 0. An image without a valid pixel counts as 0.
+    """
+    g, known = _log_ratio(prediction, depth, valid)
+    return (_mean_where(g.square(), known) - variance_focus * _mean_where(g, known).square()).mean()
+
+
+def gradient_matching(prediction: Depth, depth: Depth, valid: Valid, scales: int = 3) -> Scalar:
+    """Mean of |∂g/∂x| + |∂g/∂y| with g = log d − log d*, averaged over `scales`; Li and Snavely 2018.
+
+    It asks for depth edges in the right place: a constant factor costs nothing, a blurred edge does. At scale
+    k every 2^k-th pixel is kept; differences are taken between valid neighbours only. At least 0.
+    """
+    g, known = _log_ratio(prediction, depth, valid)
+    steps = [2**k for k in range(scales)]
+    per_scale = [_mean_difference(g[..., ::step, ::step], known[..., ::step, ::step]) for step in steps]
+    return torch.stack(per_scale).mean()
+
+
+def _mean_difference(g: Float[Tensor, "b 1 y x"], known: Bool[Tensor, "b 1 y x"]) -> Scalar:
+    """Mean absolute difference between neighbours, left-right plus top-bottom, where both are known."""
+    along_x = _mean_where(g.diff(dim=3).abs(), known[..., 1:] & known[..., :-1])
+    along_y = _mean_where(g.diff(dim=2).abs(), known[..., 1:, :] & known[..., :-1, :])
+    return (along_x + along_y).mean()
+
+
+# --- by name, and in sums -------------------------------------------------------------------------
+
+LOSSES: dict[str, Callable] = {
+    "bce": binary_cross_entropy,
+    "dice": dice,
+    "focal": focal,
+    "tversky": tversky,
+    "iou": iou,
+    "lovasz": lovasz_hinge,
+    "boundary": boundary,
+}
+
+
+def get(name: str) -> Callable:
+    """The segmentation loss called `name`; UnknownLoss names the allowed ones."""
+    if name not in LOSSES:
+        raise UnknownLoss(f"unknown loss {name!r}; choose one of: {', '.join(LOSSES)}")
+    return LOSSES[name]
+
+
+def label(loss: Callable) -> str:
+    """A short name of a loss for plots: its key in `LOSSES`, with what `functools.partial` fixed."""
+    if isinstance(loss, partial):
+        fixed = ", ".join(f"{key}={value}" for key, value in loss.keywords.items())
+        return f"{label(loss.func)}({fixed})"
+    known = {function: name for name, function in LOSSES.items()}
+    return known.get(loss) or getattr(loss, "name", None) or getattr(loss, "__name__", type(loss).__name__)
+
+
+@dataclass(frozen=True, repr=False)
+class _Sum:
+    """What `weighted` and `joint` share: two losses, the weight of the first, and a readable name."""
+
+    first: Callable
+    second: Callable
+    weight: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.weight:.2f}·{label(self.first)} + {1 - self.weight:.2f}·{label(self.second)}"
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def mix(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.weight * first + (1 - self.weight) * second
+
+
+class WeightedLoss(_Sum):
+    """weight·first + (1 − weight)·second on one segmentation; made by `weighted`."""
+
+    def __call__(self, logits: Logits, mask: Mask) -> Scalar:
+        return self.mix(self.first(logits, mask), self.second(logits, mask))
+
+
+class JointLoss(_Sum):
+    """weight·segmentation + (1 − weight)·depth; made by `joint`."""
+
+    # `depth_prediction` has no type here: it is handed on, and a deeply supervised loss takes several maps.
+    def __call__(self, logits: Logits, mask: Mask, depth_prediction, depth: Depth, valid: Valid) -> Scalar:
+        return self.mix(self.first(logits, mask), self.second(depth_prediction, depth, valid))
+
+
+def weighted(first: str | Callable, second: str | Callable, weight: float | int) -> WeightedLoss:
+    """The preset loss (paragraph 36): `(logits, mask) -> weight * first + (1 - weight) * second`.
+
+    `first` and `second` are names of `LOSSES` or callables; `weight` is in [0, 1]. The result prints as a
+    plot label, "0.50·dice + 0.50·bce". Raises UnknownLoss for a name, ValueError for a weight.
+    """
+    return WeightedLoss(_resolve(first), _resolve(second), _checked_weight(weight))
+
+
+def joint(segmentation_loss: str | Callable, depth_loss: Callable, weight: float | int) -> JointLoss:
+    """Reading B of METHOD.md: weight * segmentation loss + (1 - weight) * depth loss, trained jointly.
+
+    Returns a callable of `(logits, mask, depth_prediction, depth, valid)`. `segmentation_loss` is a name of
+    `LOSSES` or a callable, `depth_loss` a callable of the last three; `weight`, in [0, 1], is that of the
+    segmentation. Raises as `weighted` does.
+    """
+    return JointLoss(_resolve(segmentation_loss), depth_loss, _checked_weight(weight))
+
+
+def _resolve(loss: str | Callable) -> Callable:
+    return get(loss) if isinstance(loss, str) else loss
+
+
+def _checked_weight(weight: float | int) -> float:
+    if not 0 <= weight <= 1:  # written so that NaN fails too
+        raise ValueError(f"the weight of the first loss must be between 0 and 1, not {weight}")
+    return float(weight)
+
+
+# --- helpers --------------------------------------------------------------------------------------
+
+
+def _prepare(logits: Logits, mask: Mask) -> tuple[Logits, Mask]:
+    """Both in float32 at least: in half precision a sum over 300 000 pixels overflows."""
+    if logits.shape != mask.shape:
+        raise ValueError(f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)} must have one shape")
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(dtype), mask.to(dtype)
+
+
+def _probabilities(logits: Logits, mask: Mask) -> tuple[Float[Tensor, "b 1 h w"], Mask]:
+    z, y = _prepare(logits, mask)
+    return torch.sigmoid(z), y
+
+
+def _image_sum(pixels: Float[Tensor, "b 1 h w"]) -> Float[Tensor, " b"]:
+    return pixels.sum(dim=(1, 2, 3))  # b 1 h w -> b
+
+
+def _log_ratio(
+    prediction: Depth, depth: Depth, valid: Valid
+) -> tuple[Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]:
+    """log d − log d*, and where it is known. An unknown pixel has the ratio 0 and passes no gradient."""
+    if not prediction.shape == depth.shape == valid.shape:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (prediction, depth, valid))
+        raise ValueError(f"prediction, depth and valid must have one shape, not {shapes}")
+    known = valid > 0.5
+    dtype = torch.promote_types(prediction.dtype, torch.float32)
+    # Replaced before the logarithm: the gradient of log(0) is infinite, and infinity times 0 is not a number.
+    d, d_true = (torch.where(known, x.to(dtype), 1).clamp(min=SMALLEST_DEPTH) for x in (prediction, depth))
+    return d.log() - d_true.log(), known
+
+
+def _mean_where(values: Float[Tensor, "b 1 y x"], where: Bool[Tensor, "b 1 y x"]) -> Float[Tensor, " b"]:
+    """Mean per image of the values that count; 0 for an image where none does."""
+    count = where.sum(dim=(1, 2, 3)).clamp(min=1)
+    return (values * where).sum(dim=(1, 2, 3)) / count

@@ -1,0 +1,191 @@
+"""Step [8]: from a raw frame to the image that the networks see. Kornia, on the image's own device.
+
+Letters: b images, h × w pixels, s = size_px. Images are float32 RGB in [0, 1] on the way in and on the way out; the
+mean and deviation that a network wants belong inside its encoder.
+
+The order is fixed: find the optical content area, crop and resize to it, even out exposure and colour, soften the
+specular highlights. What is done to the illumination is deliberately *global*: one gain and one tint for the whole
+image. Under a lamp at the camera, local brightness falls with the squared distance; flattening it locally would
+erase the very cue that the depth network reads.
+"""
+
+from dataclasses import dataclass
+
+import kornia
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+DARK = 28 / 255  # the surround stays below this in every channel; ClinicDB's is a grey of up to 24/255, not black
+STRIDE = 32  # what the networks' poolings need; sizes are multiples of it
+
+
+class PreprocessError(ValueError):
+    """An image that cannot be preprocessed; one sentence."""
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """image b×3×s×s in [0, 1]; content b×1×s×s {0, 1}, the visible part; box b×4: x, y, width, height in pixels of
+    the original that the image was cropped to."""
+
+    image: Float[Tensor, "b 3 s s"]
+    content: Float[Tensor, "b 1 s s"]
+    box: Int[Tensor, "b 4"]
+
+
+def preprocess(image: Float[Tensor, "b 3 h w"], size_px: int = 256) -> Preprocessed:
+    """The whole step. Raises PreprocessError for a wrong shape, values outside [0, 1] or NaN, or a size_px that is no
+    positive multiple of 32."""
+    check(image, size_px)
+    box = content_box(image)
+    cropped = crop_resize(image, box, size_px)
+    content = content_mask(cropped)
+    evened = even_colour(even_exposure(cropped, content), content)
+    return Preprocessed(soften_highlights(evened, content), content, box)
+
+
+def check(image: Tensor, size_px: int) -> None:
+    if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
+        raise PreprocessError(f"an image batch is b×3×h×w RGB, this one is {'×'.join(map(str, image.shape))}")
+    if size_px < STRIDE or size_px % STRIDE:
+        raise PreprocessError(f"size_px is {size_px}: use a positive multiple of {STRIDE}")
+    low, high = image.aminmax()
+    if not (low >= -1e-4 and high <= 1 + 1e-4):  # false for NaN too
+        raise PreprocessError(f"image values run from {low:.3g} to {high:.3g}: give floats in [0, 1] without NaN")
+
+
+def content_box(image: Float[Tensor, "b 3 h w"], share: float = 0.06) -> Int[Tensor, "b 4"]:
+    """The optical content area: x, y, width, height of the rows and columns of which at least `share` is not dark.
+
+    A share rather than a single pixel, so that text burnt into the black margin is not taken for tissue. A frame that
+    is dark everywhere is kept whole.
+    """
+    bright = (image.amax(dim=1) > DARK).float()
+    spans = []
+    for axis in (1, 2):  # mean over rows gives the columns' share, and the other way round
+        used = bright.mean(dim=axis) > share
+        n = used.shape[1]
+        first = torch.where(used.any(1), used.float().argmax(1), 0)
+        last = torch.where(used.any(1), n - 1 - used.flip(1).float().argmax(1), n - 1)
+        spans.append((first, last - first + 1))
+    (x, width), (y, height) = spans
+    return torch.stack([x, y, width, height], dim=1)
+
+
+def crop_resize(image: Float[Tensor, "b c h w"], box: Int[Tensor, "b 4"], size_px: int) -> Float[Tensor, "b c s s"]:
+    """Each image cut to its box and resized to a square; area interpolation, which does not alias when shrinking."""
+    parts = []
+    for one, (x, y, width, height) in zip(image, box.tolist(), strict=True):
+        part = one[None, :, y : y + height, x : x + width]
+        shrinks = min(width, height) >= size_px
+        options = {"mode": "area"} if shrinks else {"mode": "bilinear", "align_corners": False, "antialias": True}
+        parts.append(F.interpolate(part, size=(size_px, size_px), **options))
+    return torch.cat(parts)
+
+
+def content_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """1 where the frame shows tissue: what has something bright to its left and right, above and below.
+
+    So a dark lumen belongs to it, while the black corners and a black box in one of them do not.
+    """
+    level = kornia.filters.box_blur(image.amax(dim=1, keepdim=True), (3, 3))
+    bright = (level > DARK).float()
+    between = torch.ones_like(bright)
+    for axis in (2, 3):
+        before = bright.cummax(dim=axis).values
+        after = bright.flip(axis).cummax(dim=axis).values.flip(axis)
+        between = between * before * after
+    return between
+
+
+def even_exposure(image: Float[Tensor, "b 3 h w"], content: Float[Tensor, "b 1 h w"], target: float = 0.45) -> Tensor:
+    """One gamma for each image, so that the mean brightness of its content becomes `target`.
+
+    A gamma rather than a gain: it saturates nothing and keeps the order of brightness.
+    """
+    grey = kornia.color.rgb_to_grayscale(image)
+    mean = _content_mean(grey, content)
+    gamma = (torch.log(torch.tensor(target)) / torch.log(mean.clamp(0.02, 0.98))).clamp(0.5, 2.0)
+    return image.clamp_min(1e-6) ** gamma * (image > 0)
+
+
+def even_colour(image: Float[Tensor, "b 3 h w"], content: Float[Tensor, "b 1 h w"], strength: float = 0.5) -> Tensor:
+    """Moves each image's mean colour half-way to a typical mucosa's, by one factor a channel.
+
+    Half-way, since an image filled by a red lesion is rightly red; a grey-world balance would turn it grey.
+    """
+    typical = torch.tensor([0.62, 0.42, 0.35], device=image.device).view(1, 3, 1, 1)
+    factor = (typical / _content_mean(image, content).clamp_min(0.02)) ** strength
+    factor = (factor / factor.mean(dim=1, keepdim=True)).clamp(0.6, 1.6)  # colour only: brightness is even already
+    return (image * factor).clamp(0, 1)
+
+
+def highlight_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """1 on specular highlights and a rim of two pixels: bright, colourless, and brighter than the tissue around."""
+    low, high = image.amin(dim=1, keepdim=True), image.amax(dim=1, keepdim=True)
+    seen = (high > DARK).float()  # the black surround is no comparison: beside it every rim would be a highlight
+    around = kornia.filters.box_blur(torch.cat([low * seen, seen], dim=1), (15, 15))
+    level = around[:, :1] / around[:, 1:].clamp_min(1e-3)
+    spot = ((low > 0.62) & (high - low < 0.3) & (low > level + 0.08)).float()
+    return F.max_pool2d(spot, 5, stride=1, padding=2) * seen
+
+
+def soften_highlights(image: Float[Tensor, "b 3 h w"], content: Float[Tensor, "b 1 h w"]) -> Tensor:
+    """Replaces highlights by the weighted mean of the tissue around them (a normalised convolution); what lies
+    outside the content is left alone."""
+    spots = highlight_mask(image) * content
+    weight = (1 - spots) * (image.amax(dim=1, keepdim=True) > DARK) + 1e-4
+    kernel, sigma = (21, 21), (5.0, 5.0)
+    blurred = kornia.filters.gaussian_blur2d(torch.cat([image * weight, weight], dim=1), kernel, sigma)
+    filled = blurred[:, :3] / blurred[:, 3:].clamp_min(1e-6)
+    soft = kornia.filters.box_blur(spots, (3, 3)) * content  # no hard rim around what was filled
+    return torch.lerp(image, filled, soft).clamp(0, 1)
+
+
+def _content_mean(image: Tensor, content: Tensor) -> Tensor:
+    total = (image * content).sum(dim=(2, 3), keepdim=True)
+    return total / content.sum(dim=(2, 3), keepdim=True).clamp_min(1)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What training images are varied by; probabilities and ranges."""
+
+    degrees: float = 180.0  # there is no up in a colon
+    scale: tuple[float, float] = (0.75, 1.3)
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.25
+    hue: float = 0.03
+    blur: float = 0.2  # probability
+    jpeg: float = 0.0  # probability; the JPEG codec is slow on a CPU
+
+
+class Augment(torch.nn.Module):
+    """Geometry for an image and its maps together, colour for the image alone.
+
+    Call with the image b×3×h×w and any number of maps b×1×h×w (mask, depth, content); returns them in that order.
+    Where a warp opens a corner, image and maps are 0. Random numbers come from torch's global generator.
+    """
+
+    def __init__(self, config: AugmentConfig | None = None):
+        super().__init__()
+        config = config or AugmentConfig()
+        A = kornia.augmentation
+        stages = [
+            A.RandomHorizontalFlip(p=0.5),
+            A.RandomVerticalFlip(p=0.5),
+            A.RandomAffine(config.degrees, translate=(0.08, 0.08), scale=config.scale, p=0.9),
+            A.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue, p=0.9),
+            A.RandomGaussianBlur((5, 5), (0.3, 1.5), p=config.blur),
+        ]
+        if config.jpeg:
+            stages.append(A.RandomJPEG(jpeg_quality=(40.0, 95.0), p=config.jpeg))
+        self.stages = A.AugmentationSequential(*stages, data_keys=None)
+
+    def forward(self, image: Tensor, *maps: Tensor) -> list[Tensor]:
+        # every map goes in as a mask: warped with the image, nearest, never colour-jittered
+        image, *maps = self.stages(image, *maps, data_keys=["image"] + ["mask"] * len(maps))
+        return [image.clamp(0, 1), *maps]

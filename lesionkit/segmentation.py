@@ -1,0 +1,170 @@
+"""Steps [20–28]: depth features, attention, weighted image features, segmentation.
+
+Letters: b images, h × w pixels (multiples of 32), c channels; scale i has h/2ⁱ⁺¹ × w/2ⁱ⁺¹ pixels, i = 0 … 4.
+
+    image ──► encoder ──► first image features F_i ──► × w_i ──► second image features ──► decoder ──► logits
+    map ────► conv + pool ──► depth features D_i ──► attention layer ──► weights w_i
+
+The weights are 2σ(a), divided by their own mean over the image: each map has mean 1, so the attention can move weight
+from one place to another but never switch the features off everywhere; and since the last layer starts at zero, every
+weight starts at 1 and guidance can only be learned.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lesionkit.depth import block, up_to
+from lesionkit.encoders import make_encoder
+
+GUIDANCE = ("depth", "none", "learned", "luminance", "shuffled", "oracle")
+
+
+class GuidanceError(ValueError):
+    """A kind of guidance that does not exist, or whose input is missing; one sentence."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """logits b×1×h×w; attention: one b×1×h_i×w_i weight map per scale, fine to coarse, each of mean 1."""
+
+    logits: Float[Tensor, "b 1 h w"]
+    attention: tuple[Tensor, ...]
+
+    @property
+    def probability(self) -> Float[Tensor, "b 1 h w"]:
+        return torch.sigmoid(self.logits.float())
+
+
+def guidance_map(
+    kind: str,
+    image: Float[Tensor, "b 3 h w"],
+    depth: Float[Tensor, "b 1 h w"] | None = None,
+    donors: Float[Tensor, "b 1 h w"] | None = None,
+) -> Float[Tensor, "b 3 h w"]:
+    """The map that feeds the attention: the one place where the arms of METHOD.md differ. Always three channels (a
+    grey map repeated), so that every arm has the same parameters.
+
+    depth, oracle: the log of `depth` (estimated or exact, as the caller passes); none: ones; learned: the image
+    itself, from which the branch learns a map without depth labels; luminance: blurred inverse brightness as a
+    depth; shuffled: the log depth of `donors`, other frames than this one (see `draw_donors`). Maps are standardised
+    per image: guidance is relative, free of scale. Raises GuidanceError.
+    """
+    if kind not in GUIDANCE:
+        raise GuidanceError(f"guidance {kind!r} does not exist: use one of {', '.join(GUIDANCE)}")
+    if kind == "none":
+        return torch.ones_like(image)
+    if kind == "learned":
+        return standardise(image)
+    source = {"depth": depth, "oracle": depth, "shuffled": donors}.get(kind)
+    if kind == "luminance":
+        source = brightness_depth(image)
+    if source is None:
+        raise GuidanceError(f"guidance {kind!r} needs {'donors' if kind == 'shuffled' else 'a depth map'}: pass it")
+    return standardise(torch.log(source.clamp_min(1e-3))).expand(-1, 3, -1, -1)
+
+
+def standardise(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Mean 0 and deviation 1 over each image; a flat map becomes zeros."""
+    mean = maps.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = maps.std(dim=(1, 2, 3), keepdim=True)
+    return (maps - mean) / (deviation + 1e-3)
+
+
+def brightness_depth(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Depth as the inverse root of the linearised, blurred brightness: what 1/d² light alone would tell."""
+    light = F.avg_pool2d(image.mean(dim=1, keepdim=True) ** 2.2, 9, stride=1, padding=4, count_include_pad=False)
+    return (light + 1e-3).rsqrt()
+
+
+def draw_donors(depth: Float[Tensor, "b 1 h w"], pool: Float[Tensor, "n 1 h w"] | None = None) -> Tensor:
+    """Another frame's depth for every frame of a batch, never its own: rotated by one within the batch, or the next
+    ones of a pool that does not hold the batch. Raises GuidanceError for a batch of one without a pool."""
+    if pool is not None:
+        return pool[torch.randint(len(pool), (len(depth),))].to(depth.device)
+    if len(depth) < 2:
+        raise GuidanceError("shuffled guidance for a single frame needs a pool of other frames' depth: pass donors")
+    return depth.roll(int(torch.randint(1, len(depth), (1,))), dims=0)
+
+
+class DepthFeatures(nn.Module):
+    """Step [20, 24]: convolution and pooling on the map, one set of features per scale: b×3×h×w → 5 × b×c_i×h_i×w_i."""
+
+    def __init__(self, channels: tuple[int, ...] = (12, 16, 24, 32, 32)):
+        super().__init__()
+        widths = (3, *channels)
+        self.stages = nn.ModuleList(block(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+    def forward(self, guide: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        features = []
+        x = F.avg_pool2d(guide, 2)  # the finest features of the encoder are at half resolution
+        for i, stage in enumerate(self.stages):
+            x = stage(x if i == 0 else F.max_pool2d(x, 2))
+            features.append(x)
+        return features
+
+
+class Attention(nn.Module):
+    """Step [21]: depth features b×c×h×w → weights b×1×h×w of mean 1. The 5×5 kernel lets it see differences."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.layer = nn.Conv2d(channels, 1, 5, padding=2, padding_mode="replicate")
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
+        weights = 2 * torch.sigmoid(self.layer(features).float())
+        return weights / weights.mean(dim=(2, 3), keepdim=True)
+
+
+class Decoder(nn.Module):
+    """Step [28]: second image features, coarse to fine, to logits at the input's resolution."""
+
+    def __init__(self, channels: tuple[int, ...], widths: tuple[int, ...] = (24, 32, 48, 64)):
+        super().__init__()
+        deep = channels[-1]
+        stages = []
+        for skip, width in zip(channels[-2::-1], widths[::-1], strict=True):
+            stages.append(nn.Sequential(block(deep + skip, width), block(width, width)))
+            deep = width
+        self.stages = nn.ModuleList(stages)
+        self.head = nn.Conv2d(deep, 1, 3, padding=1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        x = features[-1]
+        for stage, skip in zip(self.stages, features[-2::-1], strict=True):
+            x = stage(torch.cat([up_to(x, skip), skip], dim=1))
+        return F.interpolate(self.head(x), scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class DepthGuidedSegmenter(nn.Module):
+    """image b×3×h×w in [0, 1] and a depth map b×1×h×w → Segmentation.
+
+    guidance: one of GUIDANCE. encoder: "efficientnet-lite0" or "small" (see `encoders`). pretrained: start the
+    encoder from ImageNet. For guidance "shuffled" pass the donors' depth as `donors`, or a batch of two and more.
+    """
+
+    def __init__(self, guidance: str = "depth", encoder: str = "efficientnet-lite0", pretrained: bool = True):
+        super().__init__()
+        if guidance not in GUIDANCE:
+            raise GuidanceError(f"guidance {guidance!r} does not exist: use one of {', '.join(GUIDANCE)}")
+        self.guidance, self.encoder_name = guidance, encoder
+        self.encoder = make_encoder(encoder, pretrained)
+        self.depth_features = DepthFeatures()
+        self.attention = nn.ModuleList(Attention(stage[0].out_channels) for stage in self.depth_features.stages)
+        self.decoder = Decoder(self.encoder.channels)
+
+    def forward(
+        self, image: Float[Tensor, "b 3 h w"], depth: Tensor | None = None, donors: Tensor | None = None
+    ) -> Segmentation:
+        if self.guidance == "shuffled" and donors is None and depth is not None:
+            donors = draw_donors(depth)
+        guide = guidance_map(self.guidance, image, depth, donors)
+        first = self.encoder(image)
+        weights = [layer(f) for layer, f in zip(self.attention, self.depth_features(guide), strict=True)]
+        second = [features * weight.to(features.dtype) for features, weight in zip(first, weights, strict=True)]
+        return Segmentation(self.decoder(second), tuple(weights))

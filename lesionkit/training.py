@@ -1,0 +1,265 @@
+"""Steps [30–33]: predict, compare with the labels, minimise the loss. One fit loop and one evaluate loop.
+
+Letters: n samples, b a batch of them. What is fitted, and to what, comes in as an *objective*: a function of the model
+and a batch that returns a scalar loss. The loop knows nothing of depth or lesions.
+"""
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from lesionkit import losses
+from lesionkit.depth import DepthMaps, DepthNet
+from lesionkit.segmentation import DepthGuidedSegmenter
+
+Batch = dict[str, Tensor]
+Objective = Callable[[nn.Module, Batch], Tensor]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot start or go on; one sentence."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast; the defaults are for fine-tuning a pretrained encoder on a few hundred images."""
+
+    epochs: int = 10
+    batch_size: int = 16
+    learning_rate: float = 2e-3  # of AdamW, at the peak
+    encoder_rate: float = 0.5  # the pretrained encoder moves slower, or it forgets what it knew
+    weight_decay: float = 1e-4
+    warmup: float = 0.1  # share of the steps; AdamW's first estimates are poor
+    clip_norm: float = 1.0  # one odd batch must not throw the weights away
+    average: float = 0.98  # decay of the exponential moving average of the weights, what is kept at the end
+    precision: str = "auto"  # bf16 where the device is faster with it, else fp32
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class History:
+    """Mean training loss per epoch."""
+
+    loss: tuple[float, ...]
+
+
+class _Samples(Dataset):
+    """n samples as a dictionary of tensors with n rows."""
+
+    def __init__(self, tensors: Batch):
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, i: int) -> Batch:
+        return {name: value[i] for name, value in self.tensors.items()}
+
+
+def fit(
+    model: nn.Module,
+    data: Batch,
+    objective: Objective,
+    config: TrainConfig,
+    device: torch.device | str = "cpu",
+    augment: Callable[[Batch], Batch] | None = None,
+    log: Callable[[str], None] = print,
+    checkpoint: Path | None = None,
+) -> History:
+    """Train `model` in place; at the end it holds the moving average of its weights, on `device`, in eval mode.
+
+    data: tensors with one row per sample. augment: from batch to batch, on the device. checkpoint: a file written
+    after every epoch; when it exists the training goes on from it. Raises TrainingError when there are no samples or
+    the loss is no longer finite.
+    """
+    if not len(_Samples(data)):
+        raise TrainingError("there is not one training sample: check the data set and the number of images asked for")
+    accelerator = make_accelerator(device, config.precision)
+    torch.manual_seed(config.seed)
+    loader = DataLoader(_Samples(data), config.batch_size, shuffle=True, drop_last=len(_Samples(data)) >= config.batch_size)
+    optimiser = torch.optim.AdamW(_groups(model, config), weight_decay=config.weight_decay)
+    schedule = _schedule(optimiser, config, steps=config.epochs * len(loader))
+    model = model.to(accelerator.device, memory_format=torch.channels_last)
+    average = deepcopy(model).requires_grad_(False)
+    prepared, optimiser, loader, schedule = accelerator.prepare(model, optimiser, loader, schedule)
+    state = {"model": model, "average": average, "optimiser": optimiser.optimizer, "schedule": schedule.scheduler}
+    history = _load_checkpoint(checkpoint, state, config)
+    for epoch in range(len(history), config.epochs):
+        torch.manual_seed(config.seed * 1000 + epoch)  # an epoch is the same whether or not it follows a restart
+        prepared.train()
+        total = torch.zeros((), device=accelerator.device)
+        for step, batch in enumerate(loader):
+            batch = augment(batch) if augment else batch
+            with accelerator.autocast():
+                loss = objective(prepared, batch)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(prepared.parameters(), config.clip_norm)
+            optimiser.step()
+            schedule.step()
+            optimiser.zero_grad()
+            _follow(average, model, config.average, steps=epoch * len(loader) + step)
+            total += loss.detach()
+        history.append(float(total) / len(loader))
+        if not math.isfinite(history[-1]):
+            raise TrainingError(f"the loss is {history[-1]} in epoch {epoch + 1}: lower the learning rate")
+        log(f"epoch {epoch + 1}/{config.epochs}  loss {history[-1]:.4f}")
+        _save_checkpoint(checkpoint, state, config, history)
+    model.load_state_dict(average.state_dict())
+    model.eval()
+    return History(tuple(history))
+
+
+def make_accelerator(device: torch.device | str, precision: str = "auto") -> Accelerator:
+    """accelerate's device and precision; its process-wide state is reset, as one notebook fits several models."""
+    device = torch.device(device)
+    if precision == "auto":
+        precision = "bf16" if fast_bf16(device) else "no"
+    AcceleratorState._reset_state(reset_partial_state=False)
+    return Accelerator(cpu=device.type == "cpu", mixed_precision={"fp32": "no"}.get(precision, precision))
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32: CUDA from Ampere on, and CPUs with matrix tiles (AMX). Other CPUs
+    emulate it slowly."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
+    encoder = list(model.encoder.parameters()) if hasattr(model, "encoder") else []
+    known = {id(p) for p in encoder}
+    rest = [p for p in model.parameters() if id(p) not in known]
+    groups = [{"params": rest, "lr": config.learning_rate}]
+    if encoder:
+        groups.append({"params": encoder, "lr": config.learning_rate * config.encoder_rate})
+    return groups
+
+
+def _schedule(optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up, then half a cosine down to one per cent."""
+    warmup = max(1, int(config.warmup * steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        done = (step - warmup) / max(1, steps - warmup)
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float, steps: int) -> None:
+    """One step of the moving average. Early on it follows faster, or it would remember the untrained weights."""
+    decay = min(decay, (1 + steps) / (10 + steps))
+    for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+def _save_checkpoint(path: Path | None, state: dict, config: TrainConfig, history: list[float]) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    content = {name: part.state_dict() for name, part in state.items()}
+    torch.save({**content, "config": asdict(config), "history": history}, partial)
+    partial.replace(path)  # a kill while writing leaves the previous epoch's file
+
+
+def _load_checkpoint(path: Path | None, state: dict, config: TrainConfig) -> list[float]:
+    if path is None or not path.exists():
+        return []
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if content["config"] != asdict(config):
+        raise TrainingError(f"{path.name} comes from another configuration: delete it or name another file")
+    for name, part in state.items():
+        part.load_state_dict(content[name])
+    return list(content["history"])
+
+
+# --- objectives
+
+
+def depth_objective(model: DepthNet, batch: Batch) -> Tensor:
+    """Deep supervision: first, third and target map against the exact depth, where there is tissue to see."""
+    maps: DepthMaps = model(batch["image"])
+    valid = batch["content"] > 0.5
+    total = 0.0
+    for weight, prediction in ((0.3, maps.first), (0.3, maps.third), (1.0, maps.target)):
+        similar = losses.scale_invariant_log(prediction, batch["depth"], valid)
+        edges = losses.gradient_matching(prediction, batch["depth"], valid)
+        total = total + weight * (similar + 0.5 * edges)
+    return total
+
+
+def segmentation_objective(loss: Callable[[Tensor, Tensor], Tensor]) -> Objective:
+    """Reading A of METHOD.md: a loss on the segmentation alone; the depth map is an input."""
+
+    def objective(model: DepthGuidedSegmenter, batch: Batch) -> Tensor:
+        return loss(model(batch["image"], batch["depth"]).logits, batch["mask"])
+
+    return objective
+
+
+def augmented(stages: nn.Module) -> Callable[[Batch], Batch]:
+    """`preprocess.Augment` on a batch: image and whatever maps it has (mask, depth, content) together."""
+
+    def augment(batch: Batch) -> Batch:
+        maps = [name for name in ("mask", "depth", "content") if name in batch]
+        image, *warped = stages(batch["image"], *(batch[name] for name in maps))
+        batch = {**batch, "image": image, **dict(zip(maps, warped, strict=True))}
+        if "depth" in batch:
+            batch["depth"] = _filled(batch["depth"])
+        return batch
+
+    return augment
+
+
+def _filled(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Depth 0 is none: the corners that a warp opened get the frame's median, so that logarithms stay sane."""
+    middle = depth.flatten(1).median(dim=1).values.clamp_min(1e-3).view(-1, 1, 1, 1)
+    return torch.where(depth > 0, depth, middle)
+
+
+# --- evaluation
+
+
+@torch.inference_mode()
+def estimate_depth(
+    model: DepthNet, image: Float[Tensor, "n 3 h w"], device: torch.device | str = "cpu", batch_size: int = 16
+) -> Float[Tensor, "n 1 h w"]:
+    """The target depth image of many images, on the CPU."""
+    model = model.to(device).eval()
+    return torch.cat([model(part.to(device)).target.float().cpu() for part in image.split(batch_size)])
+
+
+@torch.inference_mode()
+def segment(
+    model: DepthGuidedSegmenter,
+    image: Float[Tensor, "n 3 h w"],
+    depth: Float[Tensor, "n 1 h w"],
+    device: torch.device | str = "cpu",
+    batch_size: int = 16,
+    seed: int = 0,
+) -> Float[Tensor, "n 1 h w"]:
+    """Probabilities of many images, on the CPU. Under guidance "shuffled" every image gets the depth of another of
+    these images, chosen by `seed`."""
+    model = model.to(device).eval()
+    donors = depth.roll(1 + seed % max(1, len(depth) - 1), dims=0)
+    parts = []
+    for x, d, other in zip(image.split(batch_size), depth.split(batch_size), donors.split(batch_size), strict=True):
+        parts.append(model(x.to(device), d.to(device), other.to(device)).probability.cpu())
+    return torch.cat(parts)

@@ -1,0 +1,306 @@
+"""The chain with small notebooks and real kernels: order, records, resume, failure, validation, write-back.
+
+A kernel start takes a second or two, so each test runs as few notebooks as its fact needs.
+"""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from lesionkit import chain, clean, runs
+from lesionkit.chain import NotebookFailed, RunOptions, execute, validate_options
+
+PARAMETERS = """profile: str = "quick"
+dataset: str = "scenes"
+seed: int = 0
+device: str = "auto"
+run_dir: str = \"\""""
+
+BODY = """import random
+chain = run.artefact("chain.txt")
+before = chain.read_text() if chain.exists() else ""
+chain.write_text(before + "NAME ")
+path = run.finish({"before": before, "draw": random.random()})"""
+
+
+def make_notebook(
+    folder: Path, name: str, *bodies: str, parameters: str = PARAMETERS, begin: bool = True
+) -> None:
+    start = [f'from lesionkit import runs\nrun = runs.begin("{name}", globals())'] if begin else []
+    cells = [
+        new_markdown_cell(f"# {name}"),
+        new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        *(new_code_cell(source) for source in [*start, *bodies]),
+    ]
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": spec}), folder / f"{name}.ipynb")
+
+
+@pytest.fixture(autouse=True)
+def _package_at_rest(monkeypatch):
+    """Somebody may edit the package while its tests run; these are about other inputs."""
+    monkeypatch.setattr(chain, "_package_digest", lambda: "the same")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Five notebooks; each appends its name to one artefact and records a random number."""
+    folder = tmp_path / "repo" / "notebooks"
+    folder.mkdir(parents=True)
+    for name in runs.NOTEBOOKS:
+        make_notebook(folder, name, BODY.replace("NAME", name))
+    return folder
+
+
+class Echo:
+    """Collects what a terminal would show."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def __call__(self, text: str = "", nl: bool = True) -> None:
+        self.text += text + ("\n" if nl else "")
+
+
+def options(tmp_path: Path, source: Path, **changes) -> RunOptions:
+    given = {"profile": "smoke", "only": "02,03", "out": tmp_path / "out", "device": "cpu"}
+    return RunOptions(**(given | {"notebooks_dir": source} | changes))
+
+
+def record(folder: Path, name: str) -> dict:
+    return json.loads((folder / "records" / f"{name}.json").read_text())
+
+
+def without_environment(folder: Path, name: str) -> dict:
+    return {key: part for key, part in record(folder, name).items() if key != "environment"}
+
+
+def ran(echo: Echo) -> list[str]:
+    return [line.split()[0] for line in echo.text.splitlines() if " ok " in line]
+
+
+# --- a run that succeeds, and what --resume makes of it ---------------------------------------------------
+
+
+def test_order_records_resume_and_seed(tmp_path, source):
+    make_notebook(source, "03_segmentation", BODY.replace("NAME", "03_segmentation"),
+                  parameters=PARAMETERS + '\nguidance: str = "depth"')  # fmt: skip
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    first = Echo()
+    assert execute(options(tmp_path, source, only="3, 02_depth"), first) == out
+    assert ran(first) == ["02_depth", "03_segmentation"]
+    assert record(out, "03_segmentation")["results"]["before"] == "02_depth "
+    assert record(out, "03_segmentation")["parameters"]["guidance"] == "depth"
+    assert (out / "notebooks" / "02_depth.ipynb").is_file()
+    one = without_environment(out, "02_depth")
+
+    again = Echo()
+    execute(options(tmp_path, source, resume=True), again)
+    assert ran(again) == []
+    assert again.text.count("skipped") == 2
+
+    # another seed: everything runs anew; and the same seed in another folder gives the same record
+    other = Echo()
+    execute(options(tmp_path, source, only="02", resume=True, out=tmp_path / "other"), other)
+    assert ran(other) == ["02_depth"]
+    assert without_environment(tmp_path / "other", "02_depth") == one
+    execute(options(tmp_path, source, only="02", resume=True, seed=1, out=tmp_path / "other"), other)
+    assert ran(other) == ["02_depth", "02_depth"]
+    assert record(tmp_path / "other", "02_depth")["results"]["draw"] != one["results"]["draw"]
+    assert (out / "mine.txt").read_text() == "mine"
+
+
+def test_resume_looks_at_notebook_package_artefacts_and_everything_after(tmp_path, source, monkeypatch):
+    """No kernel: the record of a finished notebook is put in place, and `_finished` is asked."""
+    plan = validate_options(options(tmp_path, source, only="01,02", resume=True))
+    inputs = chain._inputs(plan)
+    for name in plan.names:
+        run = runs.begin(name, {**plan.parameters})
+        run.artefact(f"{name}.bin").write_bytes(b"w")
+        run.finish({})
+        plan.copy(name).parent.mkdir(exist_ok=True)
+        plan.copy(name).write_text("{}")
+        assert chain._finished(plan, inputs) == plan.names[: plan.names.index(name)]  # not stamped yet
+        chain._stamp(plan, name, chain.fingerprint(plan, name, inputs))
+    assert chain._finished(plan, inputs) == ("01_data", "02_depth")
+
+    assert chain._finished(plan, {**inputs, "package": "changed"}) == ()
+    (plan.dir / "artefacts" / "02_depth.bin").unlink()
+    assert chain._finished(plan, inputs) == ("01_data",)
+    make_notebook(source, "01_data", "1 + 1")  # 02 is unchanged, but comes after a notebook that runs
+    (plan.dir / "artefacts" / "02_depth.bin").write_bytes(b"w")
+    assert chain._finished(plan, inputs) == ()
+
+
+def test_the_package_digest_follows_every_file(tmp_path, monkeypatch):
+    monkeypatch.undo()  # the real function
+    (tmp_path / "assets").mkdir()
+    for name in ("chain.py", "assets/weights.bin"):
+        (tmp_path / name).write_bytes(b"one")
+    monkeypatch.setattr(chain, "__file__", str(tmp_path / "chain.py"))
+    before = chain._package_digest()
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "chain.pyc").write_bytes(b"x")
+    assert chain._package_digest() == before
+    (tmp_path / "assets" / "weights.bin").write_bytes(b"two")
+    assert chain._package_digest() != before
+
+
+# --- failures ---------------------------------------------------------------------------------------------
+
+
+def test_a_failing_notebook_stops_the_chain(tmp_path, source):
+    make_notebook(source, "02_depth", "def deep():\n    return {}['missing key']", "deep()")
+    out = tmp_path / "out"
+    for name in ("02_depth", "03_segmentation"):  # of an earlier run: must not look like results of this one
+        runs.write_json(out / "records" / f"{name}.json", {})
+    echo = Echo()
+    with pytest.raises(NotebookFailed) as caught:
+        execute(options(tmp_path, source), echo)
+    text = str(caught.value)
+    assert "KeyError: 'missing key'" in text
+    assert "deep()" in text
+    assert "\x1b" not in text
+    assert "FAILED" in echo.text
+    assert ran(echo) == []
+    kept = nbformat.read(out / "notebooks" / "02_depth.ipynb", as_version=4)
+    assert any(each.get("ename") == "KeyError" for cell in kept.cells for each in cell.get("outputs", []))
+    assert not (out / "notebooks" / "03_segmentation.ipynb").exists()
+    assert list((out / "records").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [("import os\nos._exit(1)", "its kernel died"), ("print('no record')", "must call run.finish")],
+)
+def test_a_dead_kernel_and_a_missing_record_are_failures(tmp_path, source, body, words):
+    make_notebook(source, "02_depth", body, begin=False)
+    with pytest.raises(NotebookFailed, match=words):
+        execute(options(tmp_path, source, only="02"), Echo())
+
+
+def test_papermill_with_an_unknown_parameter_fails(tmp_path, source):
+    """What a user types by hand: papermill logs a warning, `begin` makes it an error."""
+    import papermill
+
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        papermill.execute_notebook(
+            str(source / "01_data.ipynb"),
+            str(tmp_path / "out.ipynb"),
+            parameters={"sead": 1, "run_dir": str(tmp_path / "run")},
+            kernel_name="python3",
+            progress_bar=False,
+        )
+    assert caught.value.ename == "ParameterError"
+    assert "did you mean seed?" in caught.value.evalue
+    assert not (tmp_path / "run").exists()
+
+
+# --- validation -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"profile": "fast"}, "smoke, quick, full"),
+        ({"dataset": "kvasir"}, "kvasir-seg"),
+        ({"dataset": "folder:does/not/exist"}, "does not exist"),
+        ({"seed": -1}, "whole number"),
+        ({"device": "tpu"}, "auto, cpu"),
+        ({"only": "07"}, "01_data, 02_depth"),
+        ({"only": ""}, "01_data, 02_depth"),
+        ({"update_notebooks": True}, "leave out --profile"),
+        ({"update_notebooks": True, "profile": "quick", "seed": 1}, "leave out --seed"),
+        ({"update_notebooks": True, "profile": "quick", "resume": True}, "leave out --resume"),
+    ],
+)
+def test_wrong_options_are_found_before_anything_is_made(tmp_path, source, change, words):
+    with pytest.raises(runs.ParameterError, match=words):
+        execute(options(tmp_path, source, **change), Echo())
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_must_not_be_a_file(tmp_path, source):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(runs.ParameterError, match="a file stands there"):
+        validate_options(options(tmp_path, source, out=tmp_path / "file"))
+
+
+def test_a_notebook_must_exist_and_declare_the_parameters(tmp_path, source):
+    make_notebook(source, "02_depth", parameters="seed: int = 0")
+    with pytest.raises(runs.ParameterError, match="profile, dataset, device, run_dir"):
+        validate_options(options(tmp_path, source))
+    (source / "02_depth.ipynb").unlink()
+    with pytest.raises(runs.ParameterError, match="does not exist"):
+        validate_options(options(tmp_path, source))
+
+
+def test_only_does_not_mix_two_runs(tmp_path, source):
+    runs.begin("01_data", {**validate_options(options(tmp_path, source, seed=5)).parameters}).finish({})
+    with pytest.raises(runs.ParameterError, match="seed 5, not 0"):
+        validate_options(options(tmp_path, source, only="02"))
+    assert validate_options(options(tmp_path, source, only="02", seed=5)).names == ("02_depth",)
+    assert validate_options(options(tmp_path, source, only=None)).names == runs.NOTEBOOKS
+
+
+def test_select_keeps_the_order_of_the_chain(source):
+    assert chain.select("5,explore,2" if (source / "explore.ipynb").exists() else "5,2", source) == (
+        "02_depth",
+        "05_evaluation",
+    )
+    make_notebook(source, "explore", "1")
+    assert chain.select(None, source) == runs.NOTEBOOKS
+    assert chain.select(None, source, update_notebooks=True) == (*runs.NOTEBOOKS, "explore")
+
+
+# --- --update-notebooks -----------------------------------------------------------------------------------
+
+
+def test_update_notebooks_writes_back_clean_copies(tmp_path, source):
+    show = 'from IPython.display import HTML\nprint("shown")\nHTML("<b>picture</b>")'
+    make_notebook(source, "02_depth", BODY, show)
+    before = nbformat.read(source / "02_depth.ipynb", as_version=4)
+    untouched = (source / "01_data.ipynb").read_bytes()
+    execute(options(tmp_path, source, profile="quick", only="02", update_notebooks=True), Echo())
+    after = nbformat.read(source / "02_depth.ipynb", as_version=4)
+
+    assert [cell.source for cell in after.cells] == [cell.source for cell in before.cells]
+    assert [cell.id for cell in after.cells] == [cell.id for cell in before.cells]
+    code = [cell for cell in after.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
+    assert code[-1].outputs[0].text == "shown\n"
+    assert code[-1].outputs[1].data["text/html"] == "<b>picture</b>"
+    assert code[-1].outputs[1].execution_count == 4
+    assert set(after.metadata) == {"kernelspec", "language_info"}
+    assert after.metadata.kernelspec == clean.KERNELSPEC
+    assert [cell.metadata for cell in after.cells] == [{}, {"tags": ["parameters"]}, {}, {}, {}]
+    assert str(tmp_path) not in (source / "02_depth.ipynb").read_text()
+    assert (source / "01_data.ipynb").read_bytes() == untouched
+
+
+def test_a_notebook_that_warns_or_shows_a_path_is_not_written_back(tmp_path, source):
+    make_notebook(source, "02_depth", BODY, 'import warnings\nwarnings.warn("careful")')
+    before = (source / "02_depth.ipynb").read_bytes()
+    with pytest.raises(NotebookFailed, match=r"stderr.*careful"):
+        execute(options(tmp_path, source, profile="quick", only="02", update_notebooks=True), Echo())
+    assert (source / "02_depth.ipynb").read_bytes() == before
+
+    shown = new_code_cell("run.dir", outputs=[nbformat.v4.new_output("stream", text=f"{tmp_path}/out\n")])
+    assert clean.problems(new_notebook(cells=[shown]), [str(tmp_path)])
+    assert not clean.problems(new_notebook(cells=[shown]), ["elsewhere"])
+
+
+def test_cleaning_drops_widget_state_but_keeps_the_text():
+    data = {clean.WIDGET_VIEW: {"model_id": "1"}, "text/plain": "Explorer()"}
+    cell = new_code_cell("w", execution_count=7, outputs=[nbformat.v4.new_output("display_data", data)])
+    skipped = new_code_cell("never run")
+    notebook = new_notebook(cells=[skipped, cell], metadata={"widgets": {"state": {}}, "papermill": {}})
+    result = clean.cleaned(notebook)
+    assert result.cells[1].outputs[0].data == {"text/plain": "Explorer()"}
+    assert [each.execution_count for each in result.cells] == [None, 1]
+    assert not {"widgets", "papermill"} & set(result.metadata)

@@ -1,0 +1,245 @@
+"""The command line: exit codes, one-line errors, and what reaches the rooms behind it."""
+
+import json
+import subprocess
+import sys
+import types
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from lesionkit import cli, datasets, fetching
+
+
+class WeightsError(ValueError):
+    pass
+
+
+class FakeFound:
+    def __init__(self, image, threshold):
+        self.mask = image[..., 1] > 255 * threshold
+        self.lesions = []
+        self.image = image
+
+    def overlay(self):
+        return self.image
+
+
+class FakeDetector:
+    made = ()
+
+    def __init__(self):
+        self.threshold = 0.5
+
+    @classmethod
+    def from_pretrained(cls, name="reference", device="auto"):
+        if name != "reference":
+            raise WeightsError(f"{name} does not fit:\nit has no header")
+        FakeDetector.made += ((name, device),)
+        return cls()
+
+    def __call__(self, image):
+        return FakeFound(image, self.threshold)
+
+
+@pytest.fixture(autouse=True)
+def _fake_detector(monkeypatch):
+    module = types.ModuleType("lesionkit.detector")
+    module.Detector, module.WeightsError = FakeDetector, WeightsError
+    monkeypatch.setitem(sys.modules, "lesionkit.detector", module)
+    monkeypatch.setattr(FakeDetector, "made", ())
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "in" / "a.png"
+    path.parent.mkdir()
+    cv2.imwrite(str(path), np.full((6, 8, 3), 200, np.uint8))
+    return path
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+
+
+def one_line_error(result, code, *words):
+    assert result.exit_code == code, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("Error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_and_version_do_not_load_torch():
+    code = (
+        "import sys; from click.testing import CliRunner; from lesionkit import cli\n"
+        "for flag in ('--help', '--version'):\n"
+        "    result = CliRunner().invoke(cli.main, [flag], catch_exceptions=False)\n"
+        "    print(result.output)\n"
+        "assert not {'torch', 'kornia', 'cv2', 'papermill'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "lesionkit, version" in done.stdout
+    for command in ("run", "detect", "datasets", "fetch", "verify"):
+        assert f"\n  {command} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("detect", "x.png"), ("--out",)),
+        (("detect", "--out", "o"), ("INPUT",)),
+        (("run", "--sead", "1"), ("--seed",)),
+        (("run", "--seed", "one"), ("'one'",)),
+        (("run", "--seed", "-1"), ("whole number from 0",)),
+        (("run", "--profile", "fast"), ("smoke, quick, full",)),
+        (("run", "--dataset", "kvasir"), ("kvasir-seg",)),
+        (("run", "--device", "tpu"), ("auto, cpu",)),
+        (("run", "--only", "9"), ("01_data",)),
+        (("run", "--update-notebooks", "--seed", "2"), ("--seed",)),
+        (("fly",), ("fly",)),
+        (("fetch", "imagenet"), ("kvasir-seg",)),
+        (("verify", "imagenet"), ("kvasir-seg",)),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(arguments, words):
+    one_line_error(call(*arguments), 2, *words)
+
+
+# --- run --------------------------------------------------------------------------------------------------
+
+
+def test_run_passes_its_options_on(tmp_path, monkeypatch):
+    from lesionkit import chain
+
+    seen = []
+    monkeypatch.setattr(chain, "execute", lambda options, echo: seen.append(options) or tmp_path)
+    result = call("run", "--profile", "smoke", "--seed", 7, "--only", "02,03", "--out", tmp_path, "--resume")
+    assert result.exit_code == 0
+    assert seen == [
+        chain.RunOptions(profile="smoke", seed=7, only="02,03", out=str(tmp_path), resume=True, device="auto")
+    ]
+    assert str(tmp_path) in result.stdout
+
+
+def test_a_failing_notebook_shows_its_traceback_and_exits_1(monkeypatch):
+    from lesionkit import chain
+
+    def failing(options, echo):
+        raise chain.NotebookFailed("02_depth failed in cell [3]\nTraceback\nKeyError: 'x'")
+
+    monkeypatch.setattr(chain, "execute", failing)
+    result = call("run")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: 02_depth failed in cell [3]\nTraceback\nKeyError: 'x'\n"
+
+
+# --- detect -----------------------------------------------------------------------------------------------
+
+
+def test_detect_writes_and_sums_up(tmp_path, image):
+    result = call("detect", image.parent, "--out", tmp_path / "out", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("1 images, 0 lesions, 0 failed")
+    assert FakeDetector.made == (("reference", "cpu"),)
+    assert cv2.imread(str(tmp_path / "out" / "a_mask.png"), cv2.IMREAD_UNCHANGED).tolist() == [[255] * 8] * 6
+
+
+def test_the_threshold_reaches_the_detector(tmp_path, image):
+    call("detect", image, "--out", tmp_path / "out", "--threshold", "0.9")  # the image is 200 / 255 = 0.78
+    assert cv2.imread(str(tmp_path / "out" / "a_mask.png"), cv2.IMREAD_UNCHANGED).max() == 0
+
+
+def test_a_missing_input_is_exit_1_and_the_rest_is_finished(tmp_path, image):
+    result = call("detect", tmp_path / "no.png", image, "--out", tmp_path / "out")
+    one_line_error(result, 1, "no.png", "does not exist")
+    entries = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert ["error" in entry for entry in entries] == [True, False]
+    assert (tmp_path / "out" / "a_mask.png").is_file()
+
+
+def test_a_taken_name_is_told(tmp_path, image):
+    other = tmp_path / "more" / "a.png"
+    other.parent.mkdir()
+    other.write_bytes(image.read_bytes())
+    result = call("detect", image, other, "--out", tmp_path / "out")
+    assert result.exit_code == 0
+    assert f"{other} is written as a_more" in result.stderr
+    assert (tmp_path / "out" / "a_more_mask.png").is_file()
+
+
+@pytest.mark.parametrize("threshold", ["0", "1", "-0.5", "1.5", "nan", "high"])
+def test_a_threshold_outside_0_and_1_is_exit_2(tmp_path, image, threshold):
+    one_line_error(call("detect", image, "--out", tmp_path / "out", "--threshold", threshold), 2, "threshold")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_and_devices_that_do_not_fit_are_exit_2(tmp_path, image):
+    (tmp_path / "other.safetensors").write_bytes(b"x")
+    out = ("--out", tmp_path / "out")
+    one_line_error(
+        call("detect", image, *out, "--weights", tmp_path / "other.safetensors"), 2, "does not fit: it"
+    )
+    one_line_error(call("detect", image, *out, "--weights", tmp_path / "no.safetensors"), 2, "does not exist")
+    one_line_error(call("detect", image, *out, "--device", "tpu"), 2, "auto, cpu")
+    one_line_error(call("detect", image, *out, "--every", "0"), 2, "--every")
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_that_is_a_file_is_exit_2(tmp_path, image):
+    one_line_error(call("detect", image, "--out", image), 2, "a file stands there")
+    one_line_error(call("detect", image, "--out", image / "below"), 2, "a file stands there")
+    assert cv2.imread(str(image)).mean() == 200
+
+
+def test_an_interruption_is_exit_130(tmp_path, image, monkeypatch):
+    def interrupted(self, array):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeDetector, "__call__", interrupted)
+    result = call("detect", image, "--out", tmp_path / "out")
+    assert result.exit_code == 130
+    assert "interrupted; 0 finished" in result.stderr
+    assert json.loads((tmp_path / "out" / "detections.json").read_text()) == []
+
+
+# --- data sets --------------------------------------------------------------------------------------------
+
+
+def test_datasets_says_what_is_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("LESIONKIT_DATA", str(tmp_path))
+    for part in ("images", "masks"):
+        (tmp_path / "kvasir-seg" / part).mkdir(parents=True)
+    lines = {line.split()[0]: line for line in call("datasets").stdout.splitlines()}
+    assert set(lines) == set(datasets.NAMES)
+    assert str(tmp_path / "kvasir-seg") in lines["kvasir-seg"]
+    assert "not here" in lines["cvc-clinicdb"]
+
+
+def test_verify_tells_missing_data_problems_and_notes(tmp_path, monkeypatch):
+    monkeypatch.setenv("LESIONKIT_DATA", str(tmp_path))
+    one_line_error(call("verify", "kvasir-seg"), 1, "lesionkit fetch kvasir-seg")
+    report = fetching.Report(ok=False, problems=("a is bad", "b is bad"), notes=(), images=3)
+    monkeypatch.setattr(fetching, "verify", lambda name: report)
+    result = call("verify", "kvasir-seg")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: a is bad\nError: b is bad\n"
+    report = fetching.Report(ok=True, problems=(), notes=("re-encoded copy",), images=3)
+    result = call("verify", "kvasir-seg")
+    assert result.exit_code == 0
+    assert result.stdout == "note: re-encoded copy\nkvasir-seg: 3 images, sound\n"
+
+
+def test_fetch_says_where_the_data_are_or_why_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, "fetch", lambda name, url=None: tmp_path / name)
+    assert call("fetch", "kvasir-seg").stdout == f"kvasir-seg is in {tmp_path / 'kvasir-seg'}\n"
+
+    def offline(name, url=None):
+        raise datasets.MissingData("the address\ncannot be reached")
+
+    monkeypatch.setattr(fetching, "fetch", offline)
+    one_line_error(call("fetch", "kvasir-seg"), 1, "the address cannot be reached")

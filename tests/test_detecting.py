@@ -1,0 +1,286 @@
+"""Which files are inputs and what their results are called; what is written; bad inputs cost no others."""
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lesionkit import detecting
+from lesionkit.inputs import RESULTS, Failure, Source, UsageError, find_inputs
+
+SIZE_HW = (20, 30)
+
+
+@dataclass
+class Lesion:
+    bbox_px: tuple = (1, 2, 3, 4)
+    area_px: int = 12
+    area_fraction: float = 0.02
+    score: float = 0.75
+
+
+@dataclass
+class Found:
+    image: np.ndarray
+    lesions: list = field(default_factory=lambda: [Lesion()])
+
+    @property
+    def mask(self):
+        return self.image[..., 0] > 127  # the red half
+
+    def overlay(self):
+        return np.full_like(self.image, (250, 0, 0))
+
+
+def half_red(path: Path, size_hw=SIZE_HW) -> Path:
+    """An image whose left half is red: the mask is known, and a swap of channels or of sides is seen."""
+    image = np.zeros((*size_hw, 3), np.uint8)
+    image[:, : size_hw[1] // 2, 2] = 255  # OpenCV writes BGR
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def video(path: Path, frames: int) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (48, 32))
+    for number in range(frames):
+        writer.write(np.full((32, 48, 3), 4 * number, np.uint8))
+    writer.release()
+    return path
+
+
+def detect(out: Path, *arguments, detector=Found, every=25) -> list[dict]:
+    found = find_inputs([str(argument) for argument in arguments], out)
+    return detecting.Job(detector, out, echo=lambda text: None).run(found, every)
+
+
+def stems(found) -> list[str]:
+    return [source.stem for source in found]
+
+
+# --- finding ----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_read_recursively_without_hidden_files_and_results(tmp_path):
+    out = tmp_path / "in" / "out"
+    for name in ("b.png", "sub/a.JPG", ".hidden.png", ".git/c.png", "out/old.png"):
+        half_red(tmp_path / "in" / name)
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    found = find_inputs([str(tmp_path / "in")], out)
+    assert [Path(source.input).relative_to(tmp_path / "in").as_posix() for source in found] == [
+        "b.png",
+        "sub/a.JPG",
+    ]
+
+
+def test_a_pattern_finds_what_the_shell_did_not_expand(tmp_path):
+    for name in ("a1.png", "a2.png", "b1.png", "sub/a3.png"):
+        half_red(tmp_path / name)
+    assert stems(find_inputs([str(tmp_path / "a*.png")], tmp_path / "out")) == ["a1", "a2"]
+    assert stems(find_inputs([str(tmp_path / "**" / "a*")], tmp_path / "out")) == ["a1", "a2", "a3"]
+    odd = half_red(tmp_path / "odd[1].png")  # looks like a pattern, but is a file
+    assert stems(find_inputs([str(odd)], tmp_path / "out")) == ["odd[1]"]
+
+
+def test_what_is_not_there_becomes_an_error_in_its_place(tmp_path):
+    (tmp_path / "empty").mkdir()
+    good = half_red(tmp_path / "good.png")
+    asked = [str(tmp_path / "no.png"), str(tmp_path / "empty"), str(tmp_path / "*.tif"), str(good)]
+    found = find_inputs(asked, tmp_path / "out")
+    assert [type(each) for each in found] == [Failure, Failure, Failure, Source]
+    assert [each.input for each in found] == asked
+    assert "does not exist" in found[0].error
+    assert "no image or video" in found[1].error
+
+
+def test_a_file_that_is_reached_twice_is_one_input(tmp_path):
+    image = half_red(tmp_path / "in" / "a.png")
+    assert len(find_inputs([str(image), str(tmp_path / "in"), str(image)], tmp_path / "out")) == 1
+
+
+def test_inputs_with_one_stem_get_stable_names_of_their_own(tmp_path):
+    names = ("p/a.png", "q/a.png", "q/A.jpg", "r/q/a.png", "a_q.png")
+    asked = [str(half_red(tmp_path / name)) for name in names]
+    once = stems(find_inputs(asked, tmp_path / "out"))
+    assert once == ["a", "a_q", "A_2", "a_3", "a_q_" + tmp_path.name]
+    assert stems(find_inputs(asked, tmp_path / "out")) == once
+    assert len({stem.lower() for stem in once}) == 5
+
+
+def test_frames_of_a_video_do_not_meet_images_of_their_name(tmp_path):
+    for name in ("clip.avi", "clip_000025.png", "case_000001.png", "case_000002.png", "case.png"):
+        (tmp_path / name).write_bytes(b"")
+    asked = [str(tmp_path / name) for name in ("clip.avi", "clip_000025.png", "case_000001.png")]
+    assert stems(find_inputs(asked, tmp_path / "out")) == [
+        "clip",
+        f"clip_000025_{tmp_path.name}",
+        "case_000001",
+    ]
+    asked = [str(tmp_path / f"case{ending}.png") for ending in ("_000001", "_000002", "")]
+    assert stems(find_inputs(asked, tmp_path / "out")) == ["case_000001", "case_000002", "case"]
+
+
+def test_the_users_own_masks_are_never_overwritten(tmp_path):
+    half_red(tmp_path / "a.png")
+    half_red(tmp_path / "a_mask.png")
+    with pytest.raises(UsageError, match=r"a_mask\.png exists"):
+        find_inputs([str(tmp_path)], tmp_path)
+    with pytest.raises(UsageError, match=r"a_mask\.png exists"):
+        find_inputs([str(tmp_path / "a.png")], tmp_path)
+
+
+def test_a_second_call_into_the_inputs_folder_sees_the_same_inputs(tmp_path):
+    half_red(tmp_path / "a.png")
+    first = detect(tmp_path, tmp_path)
+    second = detect(tmp_path, tmp_path)
+    assert (
+        [entry["input"] for entry in first]
+        == [entry["input"] for entry in second]
+        == [str(tmp_path / "a.png")]
+    )
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+def test_masks_overlays_and_entries_are_as_the_contract_says(tmp_path):
+    image, out = half_red(tmp_path / "a.png"), tmp_path / "out"
+    entries = detect(out, image)
+    assert sorted(path.name for path in out.iterdir()) == ["a_mask.png", "a_overlay.jpg", RESULTS]
+    mask = cv2.imread(str(out / "a_mask.png"), cv2.IMREAD_UNCHANGED)
+    assert mask.shape == SIZE_HW
+    assert mask.dtype == np.uint8
+    assert (mask[:, :15] == 255).all()
+    assert (mask[:, 15:] == 0).all()
+    overlay = cv2.imread(str(out / "a_overlay.jpg"))
+    assert overlay.shape == (*SIZE_HW, 3)
+    assert overlay[..., 2].min() > 240  # red is red: the overlay is RGB, OpenCV wants BGR
+    assert overlay[..., 0].max() < 15
+    seconds = entries[0].pop("seconds")
+    assert 0 < seconds < 5
+    assert entries == [
+        {
+            "input": str(image),
+            "width": 30,
+            "height": 20,
+            "lesions": [{"bbox_px": [1, 2, 3, 4], "area_px": 12, "area_fraction": 0.02, "score": 0.75}],
+        }
+    ]
+    assert json.loads((out / RESULTS).read_text())[0]["seconds"] == seconds
+
+
+def test_the_mask_is_upright_as_exif_says(tmp_path):
+    """Orientation 6: the camera was turned, a viewer shows the image turned clockwise by 90 degrees."""
+    jpeg = half_red(tmp_path / "a.jpg").read_bytes()
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    exif = b"Exif\0\0" + tiff
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    (tmp_path / "a.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
+    entry = detect(tmp_path / "out", tmp_path / "a.jpg")[0]
+    mask = cv2.imread(str(tmp_path / "out" / "a_mask.png"), cv2.IMREAD_UNCHANGED)
+    assert (entry["width"], entry["height"]) == (20, 30)
+    assert mask.shape == (30, 20)
+    assert mask[:14].mean() > 250  # what was left is on top
+    assert mask[16:].mean() < 5
+
+
+def test_bad_inputs_cost_no_good_ones(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a.png", "b.jpg", "c.png", "d.png"):
+        half_red(folder / name)
+    (folder / "b.jpg").write_bytes((folder / "b.jpg").read_bytes()[:-40])  # truncated
+    (folder / "e.png").write_bytes(b"this is text")
+
+    def moody(image):
+        if image.shape[0] == 21:
+            raise RuntimeError("out of\nmemory")
+        return Found(image)
+
+    half_red(folder / "c.png", (21, 30))
+    entries = detect(out, folder, detector=moody)
+    assert [Path(entry["input"]).name for entry in entries] == ["a.png", "b.jpg", "c.png", "d.png", "e.png"]
+    assert ["error" in entry for entry in entries] == [False, True, True, False, True]
+    assert entries[2]["error"] == "the detector failed: RuntimeError: out of memory"
+    assert all(set(entry) == {"input", "error"} for entry in entries if "error" in entry)
+    masks = sorted(path.name for path in out.glob("*_mask.png"))
+    assert masks == ["a_mask.png", "d_mask.png"]
+
+
+def test_a_result_that_cannot_be_written_leaves_neither_picture(tmp_path):
+    out = tmp_path / "out"
+    (out / "a_overlay.jpg").mkdir(parents=True)  # a folder stands where the overlay should go
+    half_red(tmp_path / "a.png")
+    half_red(tmp_path / "b.png")
+    entries = detect(out, tmp_path / "a.png", tmp_path / "b.png")
+    assert "cannot be written" in entries[0]["error"]
+    assert "error" not in entries[1]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "a_overlay.jpg",
+        "b_mask.png",
+        "b_overlay.jpg",
+        RESULTS,
+    ]
+
+
+def test_every_nth_frame_of_a_video(tmp_path):
+    clip, out = video(tmp_path / "clip.avi", 45), tmp_path / "out"
+    entries = detect(out, clip, every=20)
+    assert [entry["input"] for entry in entries] == [f"{clip}#frame={number}" for number in (0, 20, 40)]
+    assert sorted(path.name for path in out.glob("*_mask.png")) == [
+        "clip_000000_mask.png",
+        "clip_000020_mask.png",
+        "clip_000040_mask.png",
+    ]
+    # frame n has the grey value 4 n, and the mask is grey > 127: frame 20 is below, frame 40 above
+    means = [cv2.imread(str(out / f"clip_{n:06d}_mask.png"), 0).mean() for n in (0, 20, 40)]
+    assert means == [0, 0, 255]
+
+
+def test_broken_videos_are_told(tmp_path):
+    whole = video(tmp_path / "clip.avi", 60).read_bytes()
+    (tmp_path / "half.avi").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.mp4").write_text("not a video")
+    entries = detect(tmp_path / "out", tmp_path / "half.avi", tmp_path / "text.mp4")
+    assert entries[0]["input"].endswith("half.avi#frame=0")
+    assert "of 60 frames" in entries[-2]["error"]
+    assert "is not a video" in entries[-1]["error"]
+
+
+def test_an_interruption_keeps_what_is_finished(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        half_red(tmp_path / "in" / name)
+    calls = []
+
+    def interrupted(image):
+        calls.append(image)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return Found(image)
+
+    with pytest.raises(KeyboardInterrupt):
+        detect(tmp_path / "out", tmp_path / "in", detector=interrupted)
+    entries = json.loads((tmp_path / "out" / RESULTS).read_text())
+    assert [Path(entry["input"]).name for entry in entries] == ["a.png", "b.png"]
+    assert len(list((tmp_path / "out").glob("*_mask.png"))) == 2
+
+
+def test_reading_goes_on_while_the_model_works():
+    """The model waits for a later image to be read: alone, reading in turn would never get there."""
+    third = threading.Event()
+
+    def reading():
+        for number in range(5):
+            if number == 3:
+                third.set()
+            yield detecting.Item(str(number), "", None, "", 0.0)
+
+    items = detecting.read_ahead(reading(), depth=3)
+    assert next(items).input == "0"
+    assert third.wait(timeout=5)
+    time.sleep(0.01)
+    assert [item.input for item in items] == ["1", "2", "3", "4"]
