@@ -14,37 +14,27 @@ from pathlib import Path
 
 import click
 import torch
+
 from lesionkit import datasets, losses, metrics
 from lesionkit.depth import DepthNet
 from lesionkit.detector import Detector, DetectorConfig
 from lesionkit.devices import resolve, seed_everything
 from lesionkit.frames import Frames, join, lesion_free_crops, real_frames, rendered_frames
-from lesionkit.preprocess import Augment, AugmentConfig
 from lesionkit.scenes import SceneConfig
-from lesionkit.segmentation import DepthGuidedSegmenter
-from lesionkit.training import (
-    TrainConfig,
-    augmented,
-    depth_objective,
-    estimate_depth,
-    fit,
-    segmentation_objective,
-)
+from lesionkit.training import TrainConfig, estimate_depth, train_depth, train_segmenter
 
 SETS = ("kvasir-seg", "cvc-clinicdb")
 
 
-def train_depth(out: Path, device: torch.device, size_px: int, scenes: int, epochs: int, seed: int) -> tuple[DepthNet, dict]:
+def depth_stage(out: Path, device: torch.device, size_px: int, scenes: int, epochs: int, seed: int) -> tuple[DepthNet, dict]:
     configs = (SceneConfig.standard(), SceneConfig.hard())
-    held_out = rendered_frames("test", 64, size_px, seed, configs[0])
-    net, done = DepthNet(), out / "depth.pt"
-    config = TrainConfig(epochs=epochs, batch_size=16, learning_rate=3e-3, seed=seed)
     frames = join([rendered_frames("train", scenes // 2, size_px, seed + i, c) for i, c in enumerate(configs)])
-    data = {"image": frames.image, "depth": frames.depth, "content": frames.content}
-    augment = augmented(Augment(AugmentConfig(scale=(1.0, 1.0), hue=0.02)))
-    fit(net, data, depth_objective, config, device, augment, log, done)
+    config = TrainConfig(epochs=epochs, batch_size=16, learning_rate=3e-3, seed=seed)
+    net, _ = train_depth(frames, config, device, log=log, checkpoint=out / "depth.pt")
+    held_out = rendered_frames("test", 64, size_px, seed, configs[0])
     predicted = estimate_depth(net, held_out.image, device)
-    rows = [metrics.depth_metrics(p, d, v > 0.5) for p, d, v in zip(predicted, held_out.depth, held_out.content, strict=True)]
+    triples = zip(predicted, held_out.depth, held_out.content, strict=True)
+    rows = [metrics.depth_metrics(p, d, v > 0.5) for p, d, v in triples]
     return net, {name: sum(r[name] for r in rows) / len(rows) for name in rows[0]}
 
 
@@ -52,19 +42,9 @@ def training_frames(size_px: int, seed: int) -> tuple[Frames, Frames]:
     parts = {part: [s for n in SETS for s in datasets.open_dataset(n).part(part)] for part in ("train", "validation")}
     train, validation = (real_frames(parts[part], size_px) for part in ("train", "validation"))
     free = lesion_free_crops(train, count=len(train) // 8, seed=seed)
-    scenes = join([rendered_frames("train", 96, size_px, seed + 10, c) for c in (SceneConfig.standard(), SceneConfig.hard())])
+    configs = (SceneConfig.standard(), SceneConfig.hard())
+    scenes = join([rendered_frames("train", 96, size_px, seed + 10, config) for config in configs])
     return join([train, free, scenes]), validation
-
-
-def train_segmenter(
-    net: DepthNet, train: Frames, out: Path, device: torch.device, epochs: int, seed: int, guidance: str
-) -> DepthGuidedSegmenter:
-    data = {"image": train.image, "mask": train.mask, "depth": estimate_depth(net, train.image, device)}
-    segmenter = DepthGuidedSegmenter(guidance)
-    config = TrainConfig(epochs=epochs, batch_size=16, learning_rate=1e-3, average=0.995, seed=seed)
-    loss = losses.weighted("dice", "bce", 0.5)
-    fit(segmenter, data, segmentation_objective(loss), config, device, augmented(Augment()), log, out / "segmenter.pt")
-    return segmenter
 
 
 def measure(detector: Detector, samples: list) -> tuple[list, list]:
@@ -100,11 +80,14 @@ def main(out: Path, device: str, size_px: int, scenes: int, depth_epochs: int, e
     device = resolve(device)
     seed_everything(seed)
     torch.use_deterministic_algorithms(False)  # speed; the seeds still fix data and order
-    net, depth_report = train_depth(out, device, size_px, scenes, depth_epochs, seed)
+    net, depth_report = depth_stage(out, device, size_px, scenes, depth_epochs, seed)
     log(f"depth on held-out scenes: {depth_report}")
     train, validation = training_frames(size_px, seed)
     log(f"{len(train)} training frames, {len(validation)} for validation")
-    segmenter = train_segmenter(net, train, out, device, epochs, seed, guidance)
+    config = TrainConfig(epochs=epochs, batch_size=16, learning_rate=1e-3, average=0.995, seed=seed)
+    depth, loss = estimate_depth(net, train.image, device), losses.weighted("dice", "bce", 0.5)
+    how = {"log": log, "checkpoint": out / "segmenter.pt"}
+    segmenter, _ = train_segmenter(train, depth, loss, config, device, guidance, **how)
     words = "Kvasir-SEG and CVC-ClinicDB (PraNet training parts), rendered scenes"
     detector = Detector(net, segmenter, DetectorConfig(size_px, guidance, trained_on=words), device)
     held_out = [s for n in SETS for s in datasets.open_dataset(n).part("validation")]

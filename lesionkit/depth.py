@@ -8,6 +8,7 @@ scene at low resolution, a shallow local one sees full resolution, their sum is 
 logarithms, so that a local correction is a *factor*: +0.1 means ten per cent further, near or far.
 """
 
+import math
 from dataclasses import dataclass
 
 import kornia
@@ -20,6 +21,9 @@ from lesionkit.preprocess import STRIDE
 
 TYPICAL_MM = 30.0  # where the untrained network starts: the middle of a colonoscope's working range
 LOG_SPAN = 4.0  # depths stay within TYPICAL_MM · e^±4, so that half precision cannot overflow
+
+LUMINANCE_WEIGHTS = (0.2126, 0.7152, 0.0722)  # of linear RGB, Rec. 709
+DARKEST = 1e-3  # of white: below a camera's noise; no depth is more than about 30 times the nearest
 
 
 class DepthError(ValueError):
@@ -137,3 +141,19 @@ def depth_steepness(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]
     """How strongly depth changes at each pixel [21]: the gradient's length of the log depth, per pixel (Sobel)."""
     gradient = kornia.filters.spatial_gradient(torch.log(depth.clamp_min(1e-3)), mode="sobel")
     return gradient.square().sum(dim=2).sqrt()
+
+
+def luminance_depth(image: Float[Tensor, "b 3 h w"], blur: float = 0.01) -> Float[Tensor, "b 1 h w"]:
+    """Depth from brightness alone: 1 / √(linear luminance), since light at the camera falls off with 1/d².
+
+    The strongest of the trivial baselines in endoscopy. sRGB is made linear first. The Gaussian blur, of
+    standard deviation `blur` × the shorter side, takes away vessels and part of the highlights; 0 leaves it
+    out. image b×3×h×w in [0, 1] → b×1×h×w, positive, without a unit.
+    """
+    weights = image.new_tensor(LUMINANCE_WEIGHTS).view(1, 3, 1, 1)
+    luminance = (kornia.color.rgb_to_linear_rgb(image) * weights).sum(1, keepdim=True)  # b 3 h w -> b 1 h w
+    sigma_px = blur * min(image.shape[-2:])
+    if sigma_px > 0:
+        size = 2 * math.ceil(3 * sigma_px) + 1
+        luminance = kornia.filters.gaussian_blur2d(luminance, (size, size), (sigma_px, sigma_px))
+    return luminance.clamp(min=DARKEST).rsqrt()

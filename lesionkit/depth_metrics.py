@@ -14,8 +14,6 @@ import math
 import numpy as np
 import torch
 from jaxtyping import Float
-from kornia.color import rgb_to_linear_rgb
-from kornia.filters import gaussian_blur2d
 from scipy.ndimage import binary_erosion
 from scipy.stats import rankdata
 from torch import Tensor
@@ -152,24 +150,6 @@ def _steepest(depth: np.ndarray, known: np.ndarray, inner: np.ndarray, share: fl
 Image = Float[Tensor, "b 3 h w"]
 DepthMap = Float[Tensor, "b 1 h w"]
 
-LUMINANCE_WEIGHTS = (0.2126, 0.7152, 0.0722)  # of linear RGB, Rec. 709
-DARKEST = 1e-3  # of white: below a camera's noise; no depth is more than about 30 times the nearest
-
-
-def luminance_depth(image: Image, blur: float = 0.01) -> DepthMap:
-    """Depth from brightness alone: 1 / √(linear luminance), since light at the camera falls off with 1/d².
-
-    The strongest of the trivial baselines in endoscopy. sRGB is made linear first. The Gaussian blur, of
-    standard deviation `blur` × the shorter side, takes away vessels and part of the highlights; 0 leaves it
-    out.
-    """
-    weights = image.new_tensor(LUMINANCE_WEIGHTS).view(1, 3, 1, 1)
-    luminance = (rgb_to_linear_rgb(image) * weights).sum(1, keepdim=True)  # b 3 h w -> b 1 h w
-    sigma_px = blur * min(image.shape[-2:])
-    if sigma_px > 0:
-        size = 2 * math.ceil(3 * sigma_px) + 1
-        luminance = gaussian_blur2d(luminance, (size, size), (sigma_px, sigma_px))
-    return luminance.clamp(min=DARKEST).rsqrt()
 
 
 def radial_depth(image: Image) -> DepthMap:

@@ -51,7 +51,7 @@ class Detection:
     """What was found in one image (numpy, h×w of the input) or in a batch (tensors, the batch dimension kept).
 
     probability, depth: float32; attention: one map per scale, fine to coarse, at the networks' resolution; mask:
-    probability ≥ threshold; lesions: a tuple of `fusion.FoundLesion`, for a batch a tuple of tuples.
+    probability > threshold; lesions: a tuple of `fusion.FoundLesion`, for a batch a tuple of tuples.
     """
 
     image: np.ndarray | Tensor
@@ -63,7 +63,7 @@ class Detection:
 
     @property
     def mask(self) -> np.ndarray | Tensor:
-        return self.probability >= self.threshold
+        return self.probability > self.threshold
 
     @property
     def lesions(self) -> tuple:
@@ -160,20 +160,39 @@ class Detector:
         return Detection(images, stack("probability"), stack("depth"), attention, self.threshold, singles)
 
 
+def save_depth(net: DepthNet, path: Path) -> Path:
+    """The weights of a depth network alone, as safetensors."""
+    save_file({name: t.detach().cpu().contiguous() for name, t in net.state_dict().items()}, path)
+    return path
+
+
+def load_depth(path: Path) -> DepthNet:
+    """What `save_depth` wrote. Raises WeightsError."""
+    net = DepthNet()
+    _load_strictly(net, _open(path)[1], path)
+    return net.eval()
+
+
 def _compact(tensor: Tensor) -> Tensor:
     tensor = tensor.detach().cpu().contiguous()
     return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
 
 
-def _read(path: Path) -> tuple[DetectorConfig, dict[str, Tensor]]:
+def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and tensors of a safetensors file."""
     if not path.is_file():
         raise WeightsError(f"there is no weight file {path}: give `reference` or a file that a run left in artefacts/")
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("lesionkit")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            names = list(file.keys())
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is no safetensors file or is damaged ({error}): train or fetch it anew") from None
+
+
+def _read(path: Path) -> tuple[DetectorConfig, dict[str, Tensor]]:
+    metadata, tensors = _open(path)
+    header = metadata.get("lesionkit")
     if header is None:
         raise WeightsError(f"{path} holds no lesionkit configuration: give a file that lesionkit wrote")
     try:

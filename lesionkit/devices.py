@@ -14,8 +14,8 @@ class DeviceError(ValueError):
     """A device that is unknown or that this machine does not have; one sentence."""
 
 
-def resolve(name: str = "auto") -> torch.device:
-    """The device called `name`; "auto" takes CUDA, then MPS, then the CPU.
+def resolve(name: object = "auto") -> torch.device:
+    """The device called `name`; "auto" takes CUDA, then MPS, then the CPU. Checks values from outside, of any type.
 
     Raises DeviceError when the name is none of auto, cpu, cuda, cuda:N, mps, or the machine lacks the device.
     """

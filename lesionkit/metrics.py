@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from lesionkit.depth import luminance_depth
 from lesionkit.depth_metrics import (
     affine_rmse,
     constant_depth,
     depth_edge_f1,
     depth_metrics,
-    luminance_depth,
     median_scale,
     radial_depth,
     spearman,

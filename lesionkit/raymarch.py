@@ -146,18 +146,33 @@ def scene_function(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, 
 
 
 def march(
-    tube: Tube, elements: Elements | None, rays: Tensor, start: Tensor, steps: int, slope: float = 1.7
+    tube: Tube,
+    elements: Elements | None,
+    rays: Tensor,
+    start: Tensor,
+    steps: int,
+    slope: float = 1.7,
+    longest: float = 1.0,
 ) -> Float[Tensor, "b n"]:
     """Follow the rays b×3×n (z in the camera's frame is 1) from `start` b×n; returns the depth in mm.
 
     The parameter along a ray is the depth itself, because the rays have unit length along the optical axis.
-    `slope` is how much steeper than a distance f is taken to be.
+    `slope` is how much steeper than a distance f is taken to be. With `longest` above 1 a step goes where the last
+    one says that f is zero (secant), at most so many plain steps far: a ray that grazes the wall would otherwise
+    stop short of it by several per cent.
     """
     length = length_of(rays) * slope
-    depth = start
+    depth, before = start, None
     for _ in range(steps):
         x, y, z = (depth * rays[:, c] for c in range(3))
-        depth = (depth + scene_function(tube, elements, x, y, z) / length).clamp(NEAR_MM, FAR_MM)
+        value = scene_function(tube, elements, x, y, z)
+        fall = length
+        if longest > 1 and before is not None:
+            moved = depth - before[0]
+            fall = torch.where(moved.abs() > 1e-6, (before[1] - value) / moved, length)
+            fall = torch.where(fall > 0, torch.maximum(fall, length / longest), length)
+        before = depth, value
+        depth = (depth + value / fall).clamp(NEAR_MM, FAR_MM)
     return depth
 
 
@@ -172,10 +187,11 @@ def coarse_to_fine(tube: Tube, elements: Elements | None, rays: Float[Tensor, "b
     from the depths of the one before, less a margin. Same surface, about a quarter of the work."""
     b, _, h, w = rays.shape
     start = torch.full((b, 1, h // 4, w // 4), NEAR_MM, device=rays.device)
-    for scale, steps in ((0.25, 44), (0.5, 16), (1.0, 9)):
+    for scale, steps, longest in ((0.25, 44, 1.0), (0.5, 16, 3.0), (1.0, 9, 3.0)):
         some = F.interpolate(rays, scale_factor=scale, mode="bilinear", align_corners=False) if scale < 1 else rays
         start = F.interpolate(start, size=some.shape[2:], mode="nearest")
-        depth = march(tube, elements, some.flatten(2), start.flatten(1), steps).view(b, 1, *some.shape[2:])
+        depth = march(tube, elements, some.flatten(2), start.flatten(1), steps, longest=longest)
+        depth = depth.view(b, 1, *some.shape[2:])
         # the nearest of the neighbours, so that a ray beside an edge never starts behind what it should hit
         start = -F.max_pool2d(-depth, 3, stride=1, padding=1) * 0.98
     return depth[:, 0]

@@ -25,6 +25,8 @@ import numpy as np
 import torch
 
 from lesionkit import datasets, devices
+from lesionkit.depth import DepthNet
+from lesionkit.detector import Detector, load_depth
 from lesionkit.parameters import (
     EXTRA_NOTEBOOKS,
     EXTRAS,
@@ -48,10 +50,12 @@ __all__ = [
     "Run",
     "begin",
     "default_dir",
+    "depth_network",
     "full",
     "notebooks_dir",
     "plain",
     "quick",
+    "run_detector",
     "smoke",
     "write_bytes",
     "write_json",
@@ -183,6 +187,25 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
         dir=folder,
         extras={name: values[name] for name in EXTRAS.get(notebook, {})},
     )
+
+
+# --- what earlier notebooks left -----------------------------------------------------------------------
+
+
+def depth_network(run: Run) -> tuple[DepthNet, str]:
+    """The depth network that 02_depth trained in this run, else the shipped one; and which it is, in words."""
+    path = run.artefact("depth.safetensors")
+    if path.exists():
+        return load_depth(path), "trained by 02_depth in this run"
+    return Detector.from_pretrained("reference", str(run.device)).depth_net, "the shipped reference network"
+
+
+def run_detector(run: Run) -> tuple[Detector, str]:
+    """The detector that 03_segmentation trained in this run, else the shipped one; and which it is, in words."""
+    path = run.artefact("reference.safetensors")
+    if path.exists():
+        return Detector.from_pretrained(path, str(run.device)), "trained by 03_segmentation in this run"
+    return Detector.from_pretrained("reference", str(run.device)), "the shipped reference weights"
 
 
 # --- records -------------------------------------------------------------------------------------------

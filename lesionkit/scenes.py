@@ -49,6 +49,8 @@ class SceneConfig:
     off_centre: float = 0.5  # how far it stands from the axis, of the radius
     view_degrees: tuple[float, float] = (90.0, 125.0)  # across the frame; scopes have up to 140 or more, across the corners
     noise: tuple[float, float] = (0.003, 0.02)
+    relief: float = 1.0  # factor on every lesion's height, for the explorer's slider; 1 leaves a scene as drawn
+    light: float = 1.0  # factor on the exposure, likewise
 
     @classmethod
     def basic(cls) -> "SceneConfig":
@@ -289,7 +291,7 @@ class _Draw:
         warm = self._between((-0.08, 0.12))
         return {
             "tan_half_view": np.tan(view / 2), "rotation": _rotation(tilt, about, roll),
-            "exposure": self._between((0.34, 0.52)), "tint": np.array([1 + warm, 1.0, 1 - 0.8 * warm]),
+            "exposure": self._between((0.34, 0.52)) * self.config.light, "tint": np.array([1 + warm, 1.0, 1 - 0.8 * warm]),
             "vignette": self._between((0.0, 0.3)), "noise": self._between(self.config.noise),
             "aperture": kind, "aperture_radius": self._between((0.92, 1.12)),
         }  # fmt: skip
@@ -316,7 +318,7 @@ class _Draw:
         colour = red + (pale - red) * rng.uniform() + rng.normal(0, 0.03, 3)
         return {
             "paris": paris, "radius": float(np.exp(rng.uniform(low, high))) / 2, "aspect": self._between((0.65, 1.0)),
-            "height": self._between(height), "lift": self._between(lift), "lumps": self._between((0.0, 0.14)),
+            "height": self._between(height) * self.config.relief, "lift": self._between(lift), "lumps": self._between((0.0, 0.14)),
             "lump_phase": self._between((0, 6.283)), "turn": self._between((0, 6.283)), "colour": colour,
             "strength": self._between(self.config.contrast), "pattern": self._between((0.2, 1.0)),
         }  # fmt: skip

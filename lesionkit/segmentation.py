@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lesionkit.depth import block, up_to
+from lesionkit.depth import block, luminance_depth, up_to
 from lesionkit.encoders import make_encoder
 
 GUIDANCE = ("depth", "none", "learned", "luminance", "shuffled", "oracle")
@@ -61,7 +61,7 @@ def guidance_map(
         return standardise(image)
     source = {"depth": depth, "oracle": depth, "shuffled": donors}.get(kind)
     if kind == "luminance":
-        source = brightness_depth(image)
+        source = luminance_depth(image)
     if source is None:
         raise GuidanceError(f"guidance {kind!r} needs {'donors' if kind == 'shuffled' else 'a depth map'}: pass it")
     return standardise(torch.log(source.clamp_min(1e-3))).expand(-1, 3, -1, -1)
@@ -72,12 +72,6 @@ def standardise(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     mean = maps.mean(dim=(1, 2, 3), keepdim=True)
     deviation = maps.std(dim=(1, 2, 3), keepdim=True)
     return (maps - mean) / (deviation + 1e-3)
-
-
-def brightness_depth(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """Depth as the inverse root of the linearised, blurred brightness: what 1/d² light alone would tell."""
-    light = F.avg_pool2d(image.mean(dim=1, keepdim=True) ** 2.2, 9, stride=1, padding=4, count_include_pad=False)
-    return (light + 1e-3).rsqrt()
 
 
 def draw_donors(depth: Float[Tensor, "b 1 h w"], pool: Float[Tensor, "n 1 h w"] | None = None) -> Tensor:

@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from lesionkit import losses
 from lesionkit.depth import DepthMaps, DepthNet
+from lesionkit.frames import Frames
+from lesionkit.preprocess import Augment, AugmentConfig
 from lesionkit.segmentation import DepthGuidedSegmenter
 
 Batch = dict[str, Tensor]
@@ -81,11 +83,13 @@ def fit(
     after every epoch; when it exists the training goes on from it. Raises TrainingError when there are no samples or
     the loss is no longer finite.
     """
-    if not len(_Samples(data)):
+    if not len(next(iter(data.values()))):
         raise TrainingError("there is not one training sample: check the data set and the number of images asked for")
     accelerator = make_accelerator(device, config.precision)
     torch.manual_seed(config.seed)
-    loader = DataLoader(_Samples(data), config.batch_size, shuffle=True, drop_last=len(_Samples(data)) >= config.batch_size)
+    samples = _Samples(data)
+    # a last batch of one or two would spoil the batch statistics
+    loader = DataLoader(samples, config.batch_size, shuffle=True, drop_last=len(samples) >= config.batch_size)
     optimiser = torch.optim.AdamW(_groups(model, config), weight_decay=config.weight_decay)
     schedule = _schedule(optimiser, config, steps=config.epochs * len(loader))
     model = model.to(accelerator.device, memory_format=torch.channels_last)
@@ -232,6 +236,49 @@ def _filled(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
     """Depth 0 is none: the corners that a warp opened get the frame's median, so that logarithms stay sane."""
     middle = depth.flatten(1).median(dim=1).values.clamp_min(1e-3).view(-1, 1, 1, 1)
     return torch.where(depth > 0, depth, middle)
+
+
+def joint_objective(loss: losses.JointLoss) -> Objective:
+    """Reading B of METHOD.md: the depth network (`model["depth"]`) and the segmenter (`model["segmenter"]`) learn
+    together, the first through both losses. Needs exact depth, so rendered scenes."""
+
+    def objective(model: nn.ModuleDict, batch: Batch) -> Tensor:
+        estimated = model["depth"](batch["image"]).target
+        logits = model["segmenter"](batch["image"], estimated).logits
+        return loss(logits, batch["mask"], estimated, batch["depth"], batch["content"] > 0.5)
+
+    return objective
+
+
+# --- the two trainings of the method
+
+
+def train_depth(frames: Frames, config: TrainConfig, device: torch.device | str = "cpu", **how) -> tuple[DepthNet, History]:
+    """A depth network on rendered scenes. `how` goes on to `fit`."""
+    torch.manual_seed(config.seed)
+    net = DepthNet()
+    data = {"image": frames.image, "depth": frames.depth, "content": frames.content}
+    # without zoom: a zoomed picture is one of another lens, whose depth in mm would be wrong
+    augment = augmented(Augment(AugmentConfig(scale=(1.0, 1.0))))
+    return net, fit(net, data, depth_objective, config, device, augment, **how)
+
+
+def train_segmenter(
+    frames: Frames,
+    depth: Float[Tensor, "n 1 h w"],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    config: TrainConfig,
+    device: torch.device | str = "cpu",
+    guidance: str = "depth",
+    **how,
+) -> tuple[DepthGuidedSegmenter, History]:
+    """A segmenter guided by `depth` (one map per frame). Whatever the guidance and the loss, the same seed gives the
+    same initial weights, order of samples and augmentation: arms differ in what is asked about, and in nothing else.
+    """
+    torch.manual_seed(config.seed)
+    segmenter = DepthGuidedSegmenter(guidance)
+    data = {"image": frames.image, "mask": frames.mask, "depth": depth}
+    return segmenter, fit(segmenter, data, segmentation_objective(loss), config, device, augmented(Augment()), **how)
 
 
 # --- evaluation

@@ -37,17 +37,6 @@ def one_line(error):
     return text
 
 
-@pytest.fixture
-def real(request):
-    """Real data; a plain run skips without them, `-m realdata` fails."""
-    if not os.environ.get("LESIONKIT_DATA"):
-        reason = "LESIONKIT_DATA is not set"
-        if "realdata" in (request.config.getoption("-m") or ""):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return datasets.data_root()
-
-
 # --- names and places
 
 

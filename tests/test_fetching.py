@@ -1,7 +1,6 @@
 import hashlib
 import http.server
 import io
-import os
 import shutil
 import tarfile
 import threading
@@ -337,17 +336,6 @@ def test_a_lesion_free_frame_is_allowed_in_a_folder(tmp_path):
 
 
 # --- real data
-
-
-@pytest.fixture
-def real(request):
-    """Real data; a plain run skips without them, `-m realdata` fails."""
-    if not os.environ.get("LESIONKIT_DATA"):
-        reason = "LESIONKIT_DATA is not set"
-        if "realdata" in (request.config.getoption("-m") or ""):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return datasets.data_root()
 
 
 @pytest.mark.realdata

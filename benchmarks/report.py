@@ -1,0 +1,69 @@
+"""What the benchmarks share: seconds on any device, the machine in words, a table, and the JSON in results/."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from lesionkit import runs
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What numbers depend on; no host name and no path."""
+    facts = {"cpu": _cpu_model(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    # the load tells the reader whether the machine was quiet; one minute's mean, before the measurement's own
+    return {**facts, "device": str(device), "load": round(os.getloadavg()[0], 2), "versions": runs.versions()}
+
+
+def _cpu_model() -> str:
+    """The processor's name; Linux says it in /proc/cpuinfo, the others through `platform`."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """How long one call takes, the device's queue included."""
+    synchronize(device)
+    start = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what was queued on the device: CUDA and MPS return from a call before its work is done."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest: with a handful of repeats these say more than a deviation."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "repeats": len(values)}
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns: the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        click.echo("  ".join([row[0].ljust(widths[0]), *cells]))
+
+
+def write(name: str, facts: dict[str, Any], settings: dict[str, Any], results: dict[str, Any]) -> None:
+    """Write results/NAME.json."""
+    content = {"benchmark": name, "machine": facts, "settings": settings, "results": results}
+    path = runs.write_json(RESULTS / f"{name}.json", runs.plain(content))
+    click.echo(f"{facts['cpu']}, {facts['cores']} cores, device {facts['device']}, load {facts['load']}")
+    click.echo(f"written: {path.relative_to(RESULTS.parent.parent)}")

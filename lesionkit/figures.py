@@ -1,0 +1,226 @@
+"""Every plot of the kit. Pictures first: galleries of images and maps; then curves, bars and intervals.
+
+`show` keeps a figure as NAME.png beside the NAME.csv it was drawn from, and displays it small enough for a notebook
+that is read on the web.
+
+Each kind of map has one look everywhere: depth is viridis with near bright, as under the lamp; probabilities are
+magma from 0 to 1; weights and signed maps diverge (purple to orange, which needs no red–green vision) around the value
+that means "no change".
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from lesionkit.intervals import Interval
+
+INK, GRID = "#333333", "#dddddd"
+TRUTH, FOUND = "#35e0a1", "#ffd23f"  # outlines: what is there, what was found
+SERIES = ("#3b6ea8", "#d9822b", "#7a5195", "#2f9e78", "#b5485d", "#6b6b6b", "#c2a83e", "#4aa3c7")
+WIDTH_IN, DPI = 9.0, 84
+LOOKS = {
+    "depth": {"cmap": "viridis_r"},
+    "signed": {"cmap": "PuOr", "centre": 0.0},
+    "weight": {"cmap": "PuOr", "centre": 1.0},
+    "probability": {"cmap": "magma", "vmin": 0.0, "vmax": 1.0},
+    "mask": {"cmap": "gray", "vmin": 0.0, "vmax": 1.0},
+    "error": {"cmap": "inferno"},
+    "plain": {"cmap": "gray"},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a gallery: n images b×3×h×w, or n maps b×1×h×w (or lists of h×w) of a kind in LOOKS.
+
+    truth and found: masks to outline. limits: the same colour range for the whole row ("row") or each its own.
+    """
+
+    label: str
+    maps: Tensor | Sequence[np.ndarray | Tensor]
+    kind: str = "image"
+    truth: Tensor | Sequence[np.ndarray] | None = None
+    found: Tensor | Sequence[np.ndarray] | None = None
+    limits: str = "own"
+
+
+def gallery(rows: Sequence[Row], titles: Sequence[str] | None = None, width_in: float = WIDTH_IN) -> Figure:
+    """Rows of images and maps under each other; column i shows the same frame in every row."""
+    columns = max(len(row.maps) for row in rows)
+    side = (width_in - 0.45) / columns
+    fig, axes = plt.subplots(
+        len(rows), columns, figsize=(width_in, side * len(rows) + 0.3), squeeze=False, layout="constrained"
+    )
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    for line, row in zip(axes, rows, strict=True):
+        _draw_row(line, row)
+    for axis, title in zip(axes[0], titles or (), strict=False):
+        axis.set_title(title, fontsize=8, color=INK)
+    return fig
+
+
+def _draw_row(axes: Sequence, row: Row) -> None:
+    arrays = [pixels(one) for one in row.maps]
+    limits = _limits(np.stack(arrays), row.kind) if row.limits == "row" and row.kind != "image" else None
+    for i, axis in enumerate(axes):
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+        if i >= len(arrays):
+            continue
+        if row.kind == "image":
+            axis.imshow(arrays[i])
+        else:
+            low, high = limits or _limits(arrays[i], row.kind)
+            axis.imshow(arrays[i], cmap=LOOKS[row.kind]["cmap"], vmin=low, vmax=high)
+        for masks, colour in ((row.truth, TRUTH), (row.found, FOUND)):
+            if masks is not None and pixels(masks[i]).any():
+                axis.contour(pixels(masks[i]) > 0.5, levels=[0.5], colors=colour, linewidths=1.0)
+    axes[0].set_ylabel(row.label, fontsize=8, color=INK)
+
+
+def _limits(values: np.ndarray, kind: str) -> tuple[float, float]:
+    look = LOOKS[kind]
+    if "vmin" in look:
+        return look["vmin"], look["vmax"]
+    low, high = np.percentile(values, [1, 99])
+    if "centre" in look:  # as far to one side as to the other, or the neutral colour would mean nothing
+        reach = max(abs(low - look["centre"]), abs(high - look["centre"]), 1e-3)
+        return look["centre"] - reach, look["centre"] + reach
+    return float(low), float(max(high, low + 1e-6))
+
+
+def pixels(one: np.ndarray | Tensor) -> np.ndarray:
+    """A tensor c×h×w or h×w, or an array, as matplotlib wants it: h×w×3 in [0, 1], or h×w."""
+    array = one.detach().cpu().float().numpy() if isinstance(one, Tensor) else np.asarray(one)
+    if array.ndim == 3 and array.shape[0] == 3:
+        return array.transpose(1, 2, 0).clip(0, 1)
+    return array[0] if array.ndim == 3 and array.shape[0] == 1 else array
+
+
+def lines(
+    curves: Mapping[str, Sequence[float]], x: Sequence[float] | None, x_label: str, y_label: str,
+    mark: float | None = None, width_in: float = 5.2, log_y: bool = False,
+) -> Figure:  # fmt: skip
+    """Curves over a common x (1, 2, 3 … when None), each labelled; `mark` draws a vertical line."""
+    fig, axis = plt.subplots(figsize=(width_in, 2.7), layout="constrained")
+    for (name, values), colour in zip(curves.items(), SERIES, strict=False):
+        axis.plot(range(1, len(values) + 1) if x is None else x, values, color=colour, label=name, linewidth=1.7)
+    if mark is not None:
+        axis.axvline(mark, color=INK, linewidth=0.8, linestyle=":")
+    if log_y:
+        axis.set_yscale("log")
+    _finish(axis, x_label, y_label)
+    if len(curves) > 1:
+        axis.legend(fontsize=7, frameon=False)
+    return fig
+
+
+def intervals(
+    values: Mapping[str, Interval], x_label: str, zero: bool = False, highlight: str | None = None
+) -> Figure:
+    """One line per name: the mean as a dot, its 95 % interval as a bar. `zero` draws the line of no difference."""
+    fig, axis = plt.subplots(figsize=(6.4, 0.32 * len(values) + 0.9), layout="constrained")
+    for y, (name, one) in enumerate(values.items()):
+        colour = SERIES[1] if name == highlight else SERIES[0]
+        axis.plot([one.low, one.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
+        axis.plot(one.mean, y, "o", color=colour, markersize=5)
+    if zero:
+        axis.axvline(0, color=INK, linewidth=0.8)
+    axis.set_yticks(range(len(values)), list(values), fontsize=8)
+    axis.invert_yaxis()
+    _finish(axis, x_label, "")
+    return fig
+
+
+def points(
+    x: Sequence[float], groups: Mapping[str, Sequence[float]], x_label: str, y_label: str, log: bool = False
+) -> Figure:
+    """Scatter plots side by side, one per group, over the same x."""
+    fig, axes = plt.subplots(
+        1, len(groups), figsize=(min(WIDTH_IN, 3.1 * len(groups)), 2.8), sharey=True, layout="constrained", squeeze=False
+    )
+    for axis, (name, values), colour in zip(axes[0], groups.items(), SERIES, strict=False):
+        axis.scatter(x, values, s=4, alpha=0.25, color=colour, edgecolors="none")
+        axis.set_title(name, fontsize=9, color=INK)
+        if log:
+            axis.set_xscale("log")
+        _finish(axis, x_label, y_label if axis is axes[0][0] else "")
+    return fig
+
+
+def bars(values: Mapping[str, Sequence[float]], ticks: Sequence[str], x_label: str, y_label: str) -> Figure:
+    """Grouped bars: one group per tick, one bar in it per name."""
+    fig, axis = plt.subplots(figsize=(6.4, 2.7), layout="constrained")
+    width = 0.8 / len(values)
+    for i, ((name, heights), colour) in enumerate(zip(values.items(), SERIES, strict=False)):
+        axis.bar(np.arange(len(ticks)) + (i - (len(values) - 1) / 2) * width, heights, width * 0.92, color=colour, label=name)
+    axis.set_xticks(range(len(ticks)), ticks, fontsize=8)
+    _finish(axis, x_label, y_label)
+    if len(values) > 1:
+        axis.legend(fontsize=7, frameon=False)
+    return fig
+
+
+def surface(image: Tensor, depth: Tensor, title: str = "", step: int = 2) -> Figure:
+    """The depth map as a surface in space, painted with the image; near the viewer is near the lens."""
+    z = pixels(depth)[::step, ::step]
+    colour = pixels(image)[::step, ::step]
+    h, w = z.shape
+    columns, rows = np.meshgrid(np.linspace(-1, 1, w), np.linspace(-1, 1, h))
+    fig = plt.figure(figsize=(4.6, 3.9), layout="constrained")
+    axis = fig.add_subplot(projection="3d")
+    axis.plot_surface(columns * z, np.log(z), -rows * z, facecolors=colour, rstride=1, cstride=1, shade=False)
+    axis.view_init(elev=22, azim=-62)
+    axis.set_ylabel("log depth", fontsize=8)
+    axis.tick_params(labelsize=6, colors=INK)
+    axis.set_xticks([])
+    axis.set_zticks([])
+    axis.set_title(title, fontsize=9, color=INK)
+    return fig
+
+
+def _finish(axis: plt.Axes, x_label: str, y_label: str) -> None:
+    axis.set_xlabel(x_label, fontsize=8, color=INK)
+    axis.set_ylabel(y_label, fontsize=8, color=INK)
+    axis.tick_params(labelsize=7, colors=INK)
+    axis.grid(color=GRID, linewidth=0.6)
+    axis.set_axisbelow(True)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def save(fig: Figure, folder: Path, name: str, data: pd.DataFrame | None = None) -> Path:
+    """Writes folder/NAME.png, and NAME.csv with the figures it shows; returns the picture's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if data is not None:
+        data.to_csv(folder / f"{name}.csv", float_format="%.6g")
+    path = folder / f"{name}.png"
+    fig.savefig(path, dpi=2 * DPI)
+    return path
+
+
+def show(fig: Figure, folder: Path, name: str, data: pd.DataFrame | None = None) -> None:
+    """`save`, then display the figure in the notebook with a palette of 200 colours, and close it.
+
+    Photographs as 24-bit PNG would make a notebook of several megabytes; the palette costs a quarter and the eye
+    hardly sees it.
+    """
+    from IPython.display import Image as Displayed
+    from IPython.display import display
+
+    save(fig, folder, name, data)
+    raw, small = io.BytesIO(), io.BytesIO()
+    fig.savefig(raw, dpi=DPI)
+    plt.close(fig)
+    Image.open(raw).convert("RGB").quantize(200, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    display(Displayed(small.getvalue(), alt=name.replace("_", " ")))
