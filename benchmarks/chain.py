@@ -19,6 +19,7 @@ from typing import Any
 import click
 import psutil
 import report
+
 from lesionkit.devices import resolve
 
 EVERY_S = 0.2

@@ -22,9 +22,10 @@ from unittest import mock
 
 import click
 import cv2
-import lesionkit.detector as detector_module
 import report
 import torch
+
+import lesionkit.detector as detector_module
 from lesionkit import datasets, detecting, fusion, inputs, scenes
 from lesionkit.detector import Detector
 from lesionkit.devices import resolve

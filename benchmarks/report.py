@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import torch
+
 from lesionkit import runs
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -10,18 +10,20 @@ Two measurements, each the median of several repeats after one that does not cou
   each is from the surface that a march of 400 steps finds is printed beside the time: speed alone would prove nothing.
 """
 
+import inspect
 import statistics
 from collections.abc import Callable
+from functools import partial
 from unittest import mock
 
 import click
 import report
 import torch
-from lesionkit import raymarch, scenes
-from lesionkit.devices import resolve
 from torch import Tensor
 
-STEPS = 44 + 16 + 9  # of the three levels of coarse_to_fine together
+from lesionkit import raymarch, scenes
+from lesionkit.devices import resolve
+
 EXACT_STEPS = 400
 FAR_OFF = 0.01  # a pixel whose depth differs by more than this share is counted as another surface
 
@@ -33,7 +35,15 @@ def geometry(count: int, size_px: int, seed: int, device: torch.device) -> list[
     return [call.args for call in spy.call_args_list]
 
 
-def all_the_way(tube: raymarch.Tube, elements: raymarch.Elements, rays: Tensor, steps: int = STEPS) -> Tensor:
+def steps_of(chunk: tuple) -> int:
+    """How many steps the levels of coarse_to_fine take together."""
+    with mock.patch.object(raymarch, "march", wraps=raymarch.march) as spy:
+        raymarch.coarse_to_fine(*chunk)
+    calls = [inspect.signature(raymarch.march).bind(*call.args, **call.kwargs) for call in spy.call_args_list]
+    return sum(call.arguments["steps"] for call in calls)
+
+
+def all_the_way(tube: raymarch.Tube, elements: raymarch.Elements, rays: Tensor, steps: int) -> Tensor:
     """Every pixel marched from the lens; the plain way that coarse_to_fine replaces."""
     flat = rays.flatten(2)
     start = torch.full_like(flat[:, 0], raymarch.NEAR_MM)
@@ -53,7 +63,8 @@ def deviation(ways: dict[str, Callable], chunks: list[tuple]) -> dict[str, dict[
 @torch.inference_mode()
 def compare_marches(chunks: list[tuple], repeats: int, device: torch.device) -> dict:
     """Both ways in turn, so that what else the machine does hits both; the ratio is taken pair by pair."""
-    ways = {"coarse_to_fine": raymarch.coarse_to_fine, "all_the_way": all_the_way}
+    steps = steps_of(chunks[0])
+    ways = {"coarse_to_fine": raymarch.coarse_to_fine, "all_the_way": partial(all_the_way, steps=steps)}
     error = deviation(ways, chunks)  # warms up as well
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
@@ -64,6 +75,7 @@ def compare_marches(chunks: list[tuple], repeats: int, device: torch.device) -> 
         "seconds": {name: report.spread(values) for name, values in taken.items()},
         "ratio": report.spread(ratios),
         "relative_error": error,
+        "steps": steps,
     }
 
 
@@ -92,9 +104,9 @@ def main(count: int, size_px: int, repeats: int, seed: int, device: str) -> None
     ])  # fmt: skip
     for name, error in marches["relative_error"].items():
         click.echo(f"{name}: error {error['median']:.1e} (median), {error['far_off']:.2%} of pixels off by > 1 %")
-    march = statistics.median(taken) and marches["seconds"]["coarse_to_fine"]["median"] / statistics.median(taken)
+    march = marches["seconds"]["coarse_to_fine"]["median"] / statistics.median(taken)
     click.echo(f"the march is {march:.0%} of rendering")
-    settings = {"count": count, "size_px": size_px, "seed": seed, "config": "standard", "steps": STEPS}
+    settings = {"count": count, "size_px": size_px, "seed": seed, "config": "standard"}
     report.write("scenes", facts, settings, {"scenes_per_second": rate, "march": marches, "march_share": march})
 
 

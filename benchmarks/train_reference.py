@@ -17,7 +17,7 @@ import torch
 
 from lesionkit import datasets, losses, metrics
 from lesionkit.depth import DepthNet
-from lesionkit.detector import Detector, DetectorConfig
+from lesionkit.detector import Detector, DetectorConfig, load_depth, save_depth
 from lesionkit.devices import resolve, seed_everything
 from lesionkit.frames import Frames, join, lesion_free_crops, real_frames, rendered_frames
 from lesionkit.scenes import SceneConfig
@@ -26,11 +26,17 @@ from lesionkit.training import TrainConfig, estimate_depth, train_depth, train_s
 SETS = ("kvasir-seg", "cvc-clinicdb")
 
 
-def depth_stage(out: Path, device: torch.device, size_px: int, scenes: int, epochs: int, seed: int) -> tuple[DepthNet, dict]:
-    configs = (SceneConfig.standard(), SceneConfig.hard())
-    frames = join([rendered_frames("train", scenes // 2, size_px, seed + i, c) for i, c in enumerate(configs)])
-    config = TrainConfig(epochs=epochs, batch_size=16, learning_rate=3e-3, seed=seed)
-    net, _ = train_depth(frames, config, device, log=log, checkpoint=out / "depth.pt")
+def depth_stage(
+    out: Path, device: torch.device, size_px: int, scenes: int, epochs: int, seed: int
+) -> tuple[DepthNet, dict]:
+    configs, done = (SceneConfig.standard(), SceneConfig.hard()), out / "depth.safetensors"
+    if done.exists():
+        net = load_depth(done)
+    else:
+        frames = join([rendered_frames("train", scenes // 2, size_px, seed + i, c) for i, c in enumerate(configs)])
+        config = TrainConfig(epochs=epochs, batch_size=16, learning_rate=3e-3, seed=seed)
+        net, _ = train_depth(frames, config, device, log=log, checkpoint=out / "depth.pt")
+        save_depth(net, done)
     held_out = rendered_frames("test", 64, size_px, seed, configs[0])
     predicted = estimate_depth(net, held_out.image, device)
     triples = zip(predicted, held_out.depth, held_out.content, strict=True)
@@ -76,7 +82,9 @@ def log(line: str) -> None:
 @click.option("--epochs", default=16)
 @click.option("--seed", default=0)
 @click.option("--guidance", default="depth")
-def main(out: Path, device: str, size_px: int, scenes: int, depth_epochs: int, epochs: int, seed: int, guidance: str) -> None:
+def main(
+    out: Path, device: str, size_px: int, scenes: int, depth_epochs: int, epochs: int, seed: int, guidance: str
+) -> None:
     device = resolve(device)
     seed_everything(seed)
     torch.use_deterministic_algorithms(False)  # speed; the seeds still fix data and order

@@ -5,21 +5,22 @@ JSON. It is loaded strictly: every tensor must be there, none may be left over.
 """
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+import os
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from lesionkit import fusion
 from lesionkit.depth import DepthNet
 from lesionkit.devices import resolve
 from lesionkit.encoders import ENCODERS
-from lesionkit.preprocess import STRIDE, preprocess
+from lesionkit.preprocess import STRIDE, PreprocessError, preprocess
 from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
 
 ASSETS = Path(__file__).parent / "assets"
@@ -94,9 +95,7 @@ class Detector:
         path = ASSETS / "reference.safetensors" if str(weights) == "reference" else Path(weights)
         config, tensors = _read(path)
         depth, segmenter = DepthNet(), DepthGuidedSegmenter(config.guidance, config.encoder, pretrained=False)
-        for prefix, net in (("depth.", depth), ("segmenter.", segmenter)):
-            part = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            _load_strictly(net, part, path)
+        _load_strictly(nn.ModuleDict({"depth": depth, "segmenter": segmenter}), tensors, path)
         return cls(depth, segmenter, config, device)
 
     def save(self, path: str | Path) -> Path:
@@ -107,10 +106,7 @@ class Detector:
         nets = {"depth": self.depth_net, "segmenter": self.segmenter}
         tensors = {f"{name}.{key}": _compact(t) for name, net in nets.items() for key, t in net.state_dict().items()}
         config = replace(self.config, threshold=float(self.threshold))
-        partial = path.with_name(f".{path.name}.partial")
-        save_file(tensors, partial, metadata={"lesionkit": json.dumps(asdict(config), sort_keys=True)})
-        partial.replace(path)
-        return path
+        return _write(path, tensors, {"lesionkit": json.dumps(asdict(config), sort_keys=True)})
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray | Float[Tensor, "b 3 h w"]) -> Detection:
@@ -122,7 +118,8 @@ class Detector:
             raise ImageError(f"an image is an h×w×3 uint8 array or a b×3×h×w float tensor, this one is {kind}")
         if 0 in image.shape:
             raise ImageError("the image is empty: it has no pixels")
-        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(self.device)
+        # a copy: torch warns of arrays it could not write to, and takes no mirrored views
+        tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(self.device)
         return self._one(tensor.float() / 255, image)
 
     def maps(self, image: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
@@ -133,7 +130,10 @@ class Detector:
         return found.probability, depth, found.attention
 
     def _one(self, tensor: Float[Tensor, "1 3 h w"], pixels: np.ndarray) -> Detection:
-        seen = preprocess(tensor, self.config.size_px)
+        try:
+            seen = preprocess(tensor, self.config.size_px)
+        except PreprocessError as error:
+            raise ImageError(str(error)) from None
         probability, depth, attention = self.maps(seen.image)
         box, size_hw = tuple(seen.box[0].tolist()), pixels.shape[:2]
         return Detection(
@@ -162,8 +162,7 @@ class Detector:
 
 def save_depth(net: DepthNet, path: Path) -> Path:
     """The weights of a depth network alone, as safetensors."""
-    save_file({name: t.detach().cpu().contiguous() for name, t in net.state_dict().items()}, path)
-    return path
+    return _write(path, {name: t.detach().cpu().contiguous() for name, t in net.state_dict().items()})
 
 
 def load_depth(path: Path) -> DepthNet:
@@ -171,6 +170,18 @@ def load_depth(path: Path) -> DepthNet:
     net = DepthNet()
     _load_strictly(net, _open(path)[1], path)
     return net.eval()
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
+    """In one step, by way of a hidden neighbour, which a failure does not leave behind."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        # not `save_file`: its files can be read by their owner alone, whatever the umask says
+        partial.write_bytes(save(tensors, metadata))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
 
 
 def _compact(tensor: Tensor) -> Tensor:
@@ -196,14 +207,28 @@ def _read(path: Path) -> tuple[DetectorConfig, dict[str, Tensor]]:
     if header is None:
         raise WeightsError(f"{path} holds no lesionkit configuration: give a file that lesionkit wrote")
     try:
-        config = DetectorConfig(**json.loads(header))
-        _check(config)
+        config = _configuration(json.loads(header))
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path} has a configuration this version does not know ({error})") from None
     return config, tensors
 
 
+def _configuration(values: object) -> DetectorConfig:
+    """What a header says, with every name, type and range checked. Raises ValueError."""
+    kinds = {one.name: one.type for one in fields(DetectorConfig)}
+    if not isinstance(values, dict) or not values.keys() <= kinds.keys():
+        raise ValueError(f"it must have the keys {', '.join(kinds)} and no others")
+    for name, value in values.items():
+        if not isinstance(value, kinds[name]):
+            raise ValueError(f"{name} {value!r}")
+    config = DetectorConfig(**values)
+    _check(config)
+    return config
+
+
 def _check(config: DetectorConfig) -> None:
+    if not 0 < config.threshold < 1:
+        raise ValueError(f"threshold {config.threshold!r}")
     if config.guidance not in USABLE_GUIDANCE:
         raise ValueError(f"guidance {config.guidance!r} needs more than an image")
     if config.encoder not in ENCODERS:

@@ -25,11 +25,11 @@ from lesionkit.intervals import Interval
 INK, GRID = "#333333", "#dddddd"
 TRUTH, FOUND = "#35e0a1", "#ffd23f"  # outlines: what is there, what was found
 SERIES = ("#3b6ea8", "#d9822b", "#7a5195", "#2f9e78", "#b5485d", "#6b6b6b", "#c2a83e", "#4aa3c7")
-WIDTH_IN, DPI = 9.0, 84
+WIDTH_IN, DPI = 9.0, 92
 LOOKS = {
     "depth": {"cmap": "viridis_r"},
-    "signed": {"cmap": "PuOr", "centre": 0.0},
-    "weight": {"cmap": "PuOr", "centre": 1.0},
+    "signed": {"cmap": "PuOr_r", "centre": 0.0},
+    "weight": {"cmap": "PuOr_r", "centre": 1.0},
     "probability": {"cmap": "magma", "vmin": 0.0, "vmax": 1.0},
     "mask": {"cmap": "gray", "vmin": 0.0, "vmax": 1.0},
     "error": {"cmap": "inferno"},
@@ -41,7 +41,8 @@ LOOKS = {
 class Row:
     """One row of a gallery: n images b×3×h×w, or n maps b×1×h×w (or lists of h×w) of a kind in LOOKS.
 
-    truth and found: masks to outline. limits: the same colour range for the whole row ("row") or each its own.
+    truth and found: masks to outline. inside: where the maps mean something; the rest is left blank. limits: the
+    same colour range for the whole row ("row") or each its own. Depth is drawn by its logarithm.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Row:
     kind: str = "image"
     truth: Tensor | Sequence[np.ndarray] | None = None
     found: Tensor | Sequence[np.ndarray] | None = None
+    inside: Tensor | Sequence[np.ndarray] | None = None
     limits: str = "own"
 
 
@@ -68,7 +70,7 @@ def gallery(rows: Sequence[Row], titles: Sequence[str] | None = None, width_in: 
 
 
 def _draw_row(axes: Sequence, row: Row) -> None:
-    arrays = [pixels(one) for one in row.maps]
+    arrays = [_shown(row, i) for i in range(len(row.maps))]
     limits = _limits(np.stack(arrays), row.kind) if row.limits == "row" and row.kind != "image" else None
     for i, axis in enumerate(axes):
         axis.set_xticks([])
@@ -88,11 +90,20 @@ def _draw_row(axes: Sequence, row: Row) -> None:
     axes[0].set_ylabel(row.label, fontsize=8, color=INK)
 
 
+def _shown(row: Row, i: int) -> np.ndarray:
+    array = pixels(row.maps[i])
+    if row.kind == "depth":  # 0 is no depth: the corners that a warp opened
+        array = np.log(np.where(array > 0, array, np.nan))
+    if row.inside is None or row.kind == "image":
+        return array
+    return np.where(pixels(row.inside[i]) > 0.5, array, np.nan)
+
+
 def _limits(values: np.ndarray, kind: str) -> tuple[float, float]:
     look = LOOKS[kind]
     if "vmin" in look:
         return look["vmin"], look["vmax"]
-    low, high = np.percentile(values, [1, 99])
+    low, high = np.nanpercentile(values, [1, 99])
     if "centre" in look:  # as far to one side as to the other, or the neutral colour would mean nothing
         reach = max(abs(low - look["centre"]), abs(high - look["centre"]), 1e-3)
         return look["centre"] - reach, look["centre"] + reach
@@ -109,16 +120,15 @@ def pixels(one: np.ndarray | Tensor) -> np.ndarray:
 
 def lines(
     curves: Mapping[str, Sequence[float]], x: Sequence[float] | None, x_label: str, y_label: str,
-    mark: float | None = None, width_in: float = 5.2, log_y: bool = False,
+    mark: float | None = None, width_in: float = 5.2,
 ) -> Figure:  # fmt: skip
     """Curves over a common x (1, 2, 3 … when None), each labelled; `mark` draws a vertical line."""
     fig, axis = plt.subplots(figsize=(width_in, 2.7), layout="constrained")
+    dots = {"marker": "o", "markersize": 3} if max(map(len, curves.values())) < 25 else {}
     for (name, values), colour in zip(curves.items(), SERIES, strict=False):
-        axis.plot(range(1, len(values) + 1) if x is None else x, values, color=colour, label=name, linewidth=1.7)
+        axis.plot(range(1, len(values) + 1) if x is None else x, values, color=colour, label=name, linewidth=1.7, **dots)
     if mark is not None:
         axis.axvline(mark, color=INK, linewidth=0.8, linestyle=":")
-    if log_y:
-        axis.set_yscale("log")
     _finish(axis, x_label, y_label)
     if len(curves) > 1:
         axis.legend(fontsize=7, frameon=False)
@@ -171,17 +181,19 @@ def bars(values: Mapping[str, Sequence[float]], ticks: Sequence[str], x_label: s
     return fig
 
 
-def surface(image: Tensor, depth: Tensor, title: str = "", step: int = 2) -> Figure:
-    """The depth map as a surface in space, painted with the image; near the viewer is near the lens."""
+def surface(image: Tensor, depth: Tensor, inside: Tensor, title: str = "", step: int = 2) -> Figure:
+    """The depth map as a surface in space, painted with the image; near the viewer is near the lens. Outside
+    `inside` nothing is drawn."""
     z = pixels(depth)[::step, ::step]
-    colour = pixels(image)[::step, ::step]
+    seen = pixels(inside)[::step, ::step] > 0.5
+    colour = np.dstack([pixels(image)[::step, ::step], seen])  # the fourth channel is opacity
     h, w = z.shape
     columns, rows = np.meshgrid(np.linspace(-1, 1, w), np.linspace(-1, 1, h))
     fig = plt.figure(figsize=(4.6, 3.9), layout="constrained")
     axis = fig.add_subplot(projection="3d")
-    axis.plot_surface(columns * z, np.log(z), -rows * z, facecolors=colour, rstride=1, cstride=1, shade=False)
-    axis.view_init(elev=22, azim=-62)
-    axis.set_ylabel("log depth", fontsize=8)
+    axis.plot_surface(columns * z, z, -rows * z, facecolors=colour, rstride=1, cstride=1, shade=False, linewidth=0, antialiased=False)
+    axis.view_init(elev=20, azim=-55)
+    axis.set_ylabel("depth", fontsize=8)
     axis.tick_params(labelsize=6, colors=INK)
     axis.set_xticks([])
     axis.set_zticks([])
@@ -210,17 +222,21 @@ def save(fig: Figure, folder: Path, name: str, data: pd.DataFrame | None = None)
 
 
 def show(fig: Figure, folder: Path, name: str, data: pd.DataFrame | None = None) -> None:
-    """`save`, then display the figure in the notebook with a palette of 200 colours, and close it.
+    """`save`, then display the figure in the notebook in the better of two encodings, and close it.
 
-    Photographs as 24-bit PNG would make a notebook of several megabytes; the palette costs a quarter and the eye
-    hardly sees it.
+    Plots are smallest as PNG with a palette, photographs as JPEG; 24-bit PNG throughout would make a notebook of
+    several megabytes, which nobody opens on the web.
     """
     from IPython.display import Image as Displayed
     from IPython.display import display
 
     save(fig, folder, name, data)
-    raw, small = io.BytesIO(), io.BytesIO()
+    raw, plot, photograph = io.BytesIO(), io.BytesIO(), io.BytesIO()
     fig.savefig(raw, dpi=DPI)
     plt.close(fig)
-    Image.open(raw).convert("RGB").quantize(200, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-    display(Displayed(small.getvalue(), alt=name.replace("_", " ")))
+    picture = Image.open(raw).convert("RGB")
+    picture.quantize(200, dither=Image.Dither.NONE).save(plot, "PNG", optimize=True)
+    picture.save(photograph, "JPEG", quality=82, subsampling=0, optimize=True)
+    # a photograph looks better as JPEG, so the palette must save a good deal to be taken
+    chosen = min((plot, photograph), key=lambda one: len(one.getvalue()) * (1.6 if one is plot else 1))
+    display(Displayed(chosen.getvalue(), alt=name.replace("_", " ")))

@@ -49,10 +49,11 @@ def restore(
     return np.pad(inner.cpu().numpy(), margins, mode=mode)
 
 
-def overlay(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def overlay(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "y x"]) -> UInt8[np.ndarray, "h w 3"]:
     """The detection image: lesions tinted and outlined on the original. Raises FusionError when the sizes differ."""
-    if image.shape[:2] != mask.shape:
-        raise FusionError(f"the mask is {mask.shape[1]}×{mask.shape[0]} but the image {image.shape[1]}×{image.shape[0]}")
+    (h, w), (y, x) = image.shape[:2], mask.shape
+    if (h, w) != (y, x):
+        raise FusionError(f"the mask is {x}×{y} but the image {w}×{h}")
     fused = image.copy()
     tinted = (1 - TINT) * image[mask] + TINT * np.array(EDGE_RGB)
     fused[mask] = tinted.astype(np.uint8)

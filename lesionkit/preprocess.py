@@ -90,8 +90,9 @@ def content_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
 
     So a dark lumen belongs to it, while the black corners and a black box in one of them do not.
     """
-    level = kornia.filters.box_blur(image.amax(dim=1, keepdim=True), (3, 3))
-    bright = (level > DARK).float()
+    level = image.amax(dim=1, keepdim=True)
+    # the mean of the neighbours as well, so that a single noisy pixel in the corner is not tissue
+    bright = ((level > DARK) & (kornia.filters.box_blur(level, (3, 3)) > DARK)).float()
     between = torch.ones_like(bright)
     for axis in (2, 3):
         before = bright.cummax(dim=axis).values

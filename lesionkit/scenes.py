@@ -9,7 +9,7 @@ Paris classes (Endoscopic Classification Review Group, Endoscopy 37:570, 2005): 
 0-IIa slightly elevated, 0-IIb flat, 0-IIc slightly depressed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -141,12 +141,20 @@ def stream_scenes(
     config, device = config or SceneConfig.standard(), resolve(str(device))
     for begin in range(first, first + n, CHUNK):
         numbers = range(begin, min(begin + CHUNK, first + n))
-        with torch.no_grad():
-            yield _render_chunk(numbers, size_px, seed, device, config)
+        yield _render([_Draw(np.random.default_rng([seed, number]), config) for number in numbers], size_px, device)
 
 
-def _render_chunk(numbers: range, size_px: int, seed: int, device: torch.device, config: SceneConfig) -> Scenes:
-    draws = [_Draw(np.random.default_rng([seed, number]), config) for number in numbers]
+def render_variants(
+    configs: Sequence[SceneConfig], size_px: int = 128, seed: int = 0, device: str | torch.device = "auto", number: int = 0
+) -> Scenes:
+    """One scene, number `number` of the stream `seed`, once under each configuration: what differs between the
+    pictures is what differs between the configurations. For a handful of them; they are rendered in one go."""
+    draws = [_Draw(np.random.default_rng([seed, number]), config) for config in configs]
+    return _render(draws, size_px, resolve(str(device)))
+
+
+@torch.no_grad()
+def _render(draws: list["_Draw"], size_px: int, device: torch.device) -> Scenes:
     tube, camera = _stack(draws, "tube", Tube, device), _stack(draws, "camera", shading.Camera, device)
     rays = _camera_rays(camera, size_px)
     inside = shading.aperture(camera, size_px, size_px)
@@ -314,12 +322,13 @@ class _Draw:
             "0-Ip": ((0.75, 1.0), (0.9, 1.5)), "0-Is": ((0.6, 1.0), (0.0, 0.0)), "0-IIa": ((0.18, 0.4), (0.0, 0.0)),
             "0-IIb": ((0.0, 0.0), (0.0, 0.0)), "0-IIc": ((-0.3, -0.12), (0.0, 0.0)),
         }[paris]  # fmt: skip
-        red, pale = np.array([0.68, 0.14, 0.11]), np.array([0.86, 0.52, 0.36])
-        colour = red + (pale - red) * rng.uniform() + rng.normal(0, 0.03, 3)
+        # against whatever mucosa it sits on, since contrast is what the eye sees: most are redder, some paler
+        red, pale = np.array([0.92, 0.42, 0.44]), np.array([1.15, 1.55, 1.65])
+        colour = (red if rng.uniform() < 0.65 else pale) + rng.normal(0, 0.04, 3)
         return {
             "paris": paris, "radius": float(np.exp(rng.uniform(low, high))) / 2, "aspect": self._between((0.65, 1.0)),
             "height": self._between(height) * self.config.relief, "lift": self._between(lift), "lumps": self._between((0.0, 0.14)),
-            "lump_phase": self._between((0, 6.283)), "turn": self._between((0, 6.283)), "colour": colour,
+            "lump_phase": self._between((0, 6.283)), "turn": self._between((0, 6.283)), "against_tissue": colour,
             "strength": self._between(self.config.contrast), "pattern": self._between((0.2, 1.0)),
         }  # fmt: skip
 
@@ -335,6 +344,10 @@ class _Draw:
             "pattern": 0.8 if residue else 0.0,
         }  # fmt: skip
 
+    @staticmethod
+    def _colour(element: dict[str, object], tissue: np.ndarray) -> np.ndarray:
+        return tissue * element["against_tissue"] if element["paris"] else element["colour"]
+
     def _look(self) -> dict[str, object]:
         pink, yellow = np.array([0.74, 0.29, 0.21]), np.array([0.72, 0.38, 0.17])
         tissue = pink + (yellow - pink) * self.rng.uniform() + self.rng.normal(0, 0.035, 3)
@@ -343,7 +356,7 @@ class _Draw:
             "vessel_width": self._between((0.06, 0.2)), "mottle": self._between((0.05, 0.25)),
             "tile_x": self._between((0, 1)), "tile_y": self._between((0, 1)), "tile": int(self.rng.integers(12)),
             "gloss": self._between((0.1, 1.5)), "roughness": self._between((150, 700)),
-            "element_colour": np.stack([e["colour"] for e in self.elements]).clip(0.05, 0.95),
+            "element_colour": np.stack([self._colour(e, tissue) for e in self.elements]).clip(0.03, 0.95),
             "element_strength": np.array([e["strength"] for e in self.elements]),
             "element_pattern": np.array([e["pattern"] for e in self.elements]),
         }  # fmt: skip

@@ -111,7 +111,8 @@ class Attention(nn.Module):
         nn.init.zeros_(self.layer.bias)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
-        weights = 2 * torch.sigmoid(self.layer(features).float())
+        # the floor is far below any effect; without it an attention that saturates everywhere would divide 0 by 0
+        weights = 2 * torch.sigmoid(self.layer(features).float()).clamp_min(1e-6)
         return weights / weights.mean(dim=(2, 3), keepdim=True)
 
 

@@ -21,7 +21,7 @@ from lesionkit import losses
 from lesionkit.depth import DepthMaps, DepthNet
 from lesionkit.frames import Frames
 from lesionkit.preprocess import Augment, AugmentConfig
-from lesionkit.segmentation import DepthGuidedSegmenter
+from lesionkit.segmentation import DepthGuidedSegmenter, GuidanceError
 
 Batch = dict[str, Tensor]
 Objective = Callable[[nn.Module, Batch], Tensor]
@@ -186,7 +186,10 @@ def _save_checkpoint(path: Path | None, state: dict, config: TrainConfig, histor
 def _load_checkpoint(path: Path | None, state: dict, config: TrainConfig) -> list[float]:
     if path is None or not path.exists():
         return []
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises whatever the damage leads to: KeyError, EOFError, UnpicklingError …
+        raise TrainingError(f"{path.name} is no checkpoint or is damaged: delete it to begin anew") from None
     if content["config"] != asdict(config):
         raise TrainingError(f"{path.name} comes from another configuration: delete it or name another file")
     for name, part in state.items():
@@ -303,7 +306,9 @@ def segment(
     seed: int = 0,
 ) -> Float[Tensor, "n 1 h w"]:
     """Probabilities of many images, on the CPU. Under guidance "shuffled" every image gets the depth of another of
-    these images, chosen by `seed`."""
+    these images, chosen by `seed`; raises GuidanceError for a single one."""
+    if model.guidance == "shuffled" and len(depth) < 2:
+        raise GuidanceError("shuffled guidance needs at least two frames: one alone would get its own depth")
     model = model.to(device).eval()
     donors = depth.roll(1 + seed % max(1, len(depth) - 1), dims=0)
     parts = []

@@ -15,7 +15,8 @@ from jaxtyping import install_import_hook
 
 # Before anything imports the package: beartype then checks every annotated shape, in this process only.
 assert "lesionkit" not in sys.modules, "lesionkit was imported before its shapes could be checked"
-install_import_hook("lesionkit", "beartype.beartype")
+# The "tower" is Python's own rule that an int will do where a float is asked for.
+install_import_hook("lesionkit", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 OPTIONAL = ("browser", "gpu", "realdata")  # markers of tests that need what a machine may lack
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")

@@ -35,10 +35,15 @@ def ball_on_wall(radius=BALL) -> Elements:
     def axis(*xyz):
         return torch.tensor([[xyz]])
 
-    one = {name: torch.tensor([[value]]) for name, value in
-           {"radius": radius, "aspect": 1.0, "height": radius, "lift": 0.0, "lumps": 0.0, "lump_phase": 0.0}.items()}  # fmt: skip
-    return Elements(base=axis(0.0, 0.0, WALL_Z), up=axis(0.0, 0.0, -1.0), along=axis(1.0, 0.0, 0.0),
-                    across=axis(0.0, 1.0, 0.0), is_lesion=torch.tensor([[True]]), raised=(0,), sunk=(), **one)  # fmt: skip
+    numbers = {"radius": radius, "aspect": 1.0, "height": radius, "lift": 0.0, "lumps": 0.0, "lump_phase": 0.0}
+    axes = {
+        "base": axis(0.0, 0.0, WALL_Z),
+        "up": axis(0.0, 0.0, -1.0),
+        "along": axis(1.0, 0.0, 0.0),
+        "across": axis(0.0, 1.0, 0.0),
+    }
+    one = {name: torch.tensor([[value]]) for name, value in numbers.items()}
+    return Elements(**axes, **one, is_lesion=torch.tensor([[True]]), raised=(0,), sunk=())
 
 
 def rays(tan_half_view=1.0, size=SIZE) -> torch.Tensor:
@@ -68,9 +73,10 @@ def points_at(ray: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
 def test_a_straight_tube_has_the_cylinders_depth():
     ray = rays(1.2)
     depth, exact = coarse_to_fine(straight(), None, ray), cylinder_depth(ray)
-    seen = exact < 100  # further down the tube the rays graze the wall, and there is no light
-    assert seen.float().mean() > 0.9
-    assert ((depth - exact) / exact)[seen].abs().max() < 0.01
+    error = ((depth - exact) / exact).abs()
+    assert error[exact < 60].max() < 0.01
+    assert error[exact < 100].max() < 0.03  # down there the rays graze the wall, and there is little light
+    assert (exact < 60).float().mean() > 0.9
 
 
 def test_an_open_tube_is_followed_to_the_far_end_and_no_further():

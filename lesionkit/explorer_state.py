@@ -1,0 +1,394 @@
+"""All that the explorer knows, without a widget: which image, which depth, which threshold, and what comes out.
+
+The state is one frozen `Choice`; everything shown follows from it. So undo is "take the choice before", a saved state
+is that choice as JSON, and nothing can be half-updated. What is dear to compute is cached by the part of the choice
+that it depends on. Coordinates x, y are pixels of the image shown; s is the networks' size.
+"""
+
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.ndimage import map_coordinates
+
+from lesionkit import fusion, metrics, whatif
+from lesionkit.depth import depth_steepness
+from lesionkit.detector import Detector
+from lesionkit.explorer_choice import (
+    GUIDANCES,
+    RELIEF,
+    STROKE_POINTS,
+    VIEW,
+    Choice,
+    checked_view,
+    from_json,
+    make_stroke,
+    number,
+    one_of,
+    refuse_unknown,
+    to_json,
+)  # fmt: skip
+from lesionkit.explorer_images import (
+    LoadedImage,
+    SampleImage,
+    SceneImage,
+    StateError,
+    UploadImage,
+    decode_upload,
+)  # fmt: skip
+from lesionkit.whatif import Outcome, Prepared, Stroke
+
+__all__ = ["GUIDANCES", "Choice", "ExplorerState", "SceneImage", "StateError", "Stroke"]
+
+HISTORY = 200  # steps that can be undone
+PROFILE_SAMPLES = 161  # on either side of the point
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image with all that does not depend on the what-if."""
+
+    loaded: LoadedImage
+    prepared: Prepared
+    original: Outcome
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.loaded.image.shape[:2]
+
+
+class ExplorerState:
+    """The explorer without a view. Methods change the choice; `shown`, `outcome`, `numbers` … say what follows.
+
+    detector: any `Detector`. weights: what the Python line gives to `Detector.from_pretrained`. Methods that take
+    something from outside raise StateError, one sentence, and then leave the state as it was.
+    """
+
+    def __init__(self, detector: Detector, weights: str = "reference", image: Any = None):
+        self.detector, self.weights = detector, weights
+        self.start = self.now = Choice(image=image or SceneImage(), threshold=float(detector.threshold))
+        self._past: list[Choice] = []
+        self._future: list[Choice] = []
+        self._step: Hashable = None
+        self._uploads: dict[UploadImage, LoadedImage] = {}
+        self._shown: OrderedDict[Any, Shown] = OrderedDict()
+        self._outcomes: OrderedDict[Any, Outcome] = OrderedDict()
+        self.runs = 0  # how often the networks ran; the tests count
+
+    # --- choosing -------------------------------------------------------------------------------------
+
+    def choose_scene(self, **changes: Any) -> None:
+        """A rendered scene: the present one (or the first) with `changes`, fields of SceneImage."""
+        base = self.now.image if isinstance(self.now.image, SceneImage) else SceneImage()
+        refuse_unknown(changes, SceneImage)
+        self._choose_image(replace(base, **changes), step=("scene", tuple(changes)))
+
+    def choose_sample(self, dataset: str, name: str) -> None:
+        """An image of a data set that is on this machine."""
+        self._choose_image(SampleImage(dataset, name))
+
+    def load_upload(self, data: bytes, name: str = "upload", reduced: bool = False) -> None:
+        """The bytes of an image file. reduced: the browser made it smaller, so the file's own bytes are others."""
+        loaded = decode_upload(data, name)
+        image = UploadImage(name, "" if reduced else hashlib.sha256(data).hexdigest())
+        self._uploads[image] = loaded
+        self._choose_image(image)
+
+    def _choose_image(self, image: Any, step: Hashable = None) -> None:
+        image = image.checked()
+        self._show(image)  # before anything changes: an image that cannot be read leaves the state alone
+        before = self.now.image
+        same_place = isinstance(image, SceneImage) and isinstance(before, SceneImage) and image.seed == before.seed
+        kept = {} if same_place else {"strokes": (), "point": None, "zoom": Choice.zoom}
+        self._change(step, image=image, **kept)
+
+    def set_threshold(self, threshold: float) -> None:
+        """0 to 1; what lies above is lesion."""
+        self._change("threshold", threshold=number("threshold", threshold, 0, 1))
+
+    def set_guidance(self, guidance: str | None = None, relief: float | None = None, other: int | None = None) -> None:
+        """What feeds the attention. guidance: one of GUIDANCES; relief: see `whatif.exaggerate`; other: which image."""
+        changes: dict[str, Any] = {}
+        if guidance is not None:
+            changes["guidance"] = one_of("guidance", guidance, GUIDANCES)
+        if relief is not None:
+            changes["relief"] = number("relief", relief, *RELIEF)
+        if other is not None:
+            changes["other"] = int(number("other", other, 1, 999))
+        self._change(tuple(changes), **changes)
+
+    def paint(
+        self, points: Any, radius_px: float, strength: float = 0.3, tool: str = "nearer", stroke: Hashable = None
+    ) -> None:
+        """Push the depth under the brush nearer or farther, or smear it. Calls with one `stroke` extend it."""
+        new = make_stroke({"tool": tool, "radius_px": radius_px, "strength": strength, "points": points})
+        strokes = self.now.strokes
+        if stroke is not None and self._step == ("paint", stroke) and strokes:
+            new = replace(strokes[-1], points=(strokes[-1].points + new.points)[-STROKE_POINTS:])
+            strokes = strokes[:-1]
+        self._change(None if stroke is None else ("paint", stroke), strokes=(*strokes, new))
+
+    def click(self, x: float, y: float) -> None:
+        """The point whose values and profile are shown."""
+        height, width = self.shown.size_hw
+        point = (number("x", x, 0, width), number("y", y, 0, height))
+        self._change("point", point=point)
+
+    def set_angle(self, degrees: float) -> None:
+        """Direction of the profile's line, −180 to 180; 0 runs along x."""
+        self._change("angle", angle=number("angle", degrees, -180, 180))
+
+    def set_view(self, **changes: Any) -> None:
+        """under, over, opacity, zoom: how it is looked at. Saved with the state, but no step that is undone."""
+        values = asdict(self.now) | changes
+        view = {name: values[name] for name in VIEW}
+        self.now = replace(self.now, **checked_view(view))
+
+    # --- history --------------------------------------------------------------------------------------
+
+    def _change(self, step: Hashable, **changes: Any) -> None:
+        """Changes of one and the same kind in a row (a slider being dragged) are one step to undo."""
+        now = replace(self.now, **changes)
+        if now == self.now:
+            return
+        if step is None or step != self._step:
+            self._past = [*self._past[-HISTORY:], self.now]
+        self._future, self._step, self.now = [], step, now
+
+    def end_step(self) -> None:
+        """What changes next is a step of its own."""
+        self._step = None
+
+    @property
+    def can_undo(self) -> bool:
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        return bool(self._future)
+
+    def undo(self) -> None:
+        """Back by one step; nothing where there is none."""
+        self._travel(self._past, self._future)
+
+    def redo(self) -> None:
+        self._travel(self._future, self._past)
+
+    def _travel(self, source: list[Choice], target: list[Choice]) -> None:
+        if source:
+            target.append(self.now)
+            view = {name: getattr(self.now, name) for name in VIEW}
+            self.now = replace(source.pop(), **view)
+        self._step = None
+
+    def reset(self) -> None:
+        """Depth, relief, paint and threshold as they were; the image stays. Can be undone."""
+        names = ("guidance", "other", "relief", "strokes", "threshold")
+        self._change(None, **{name: getattr(self.start, name) for name in names})
+
+    # --- what follows ---------------------------------------------------------------------------------
+
+    @property
+    def shown(self) -> Shown:
+        return self._show(self.now.image)
+
+    def _show(self, image: Any) -> Shown:
+        return _cached(self._shown, image, 4, lambda: self._compute_image(image))
+
+    def _compute_image(self, image: Any) -> Shown:
+        loaded = self._uploads[image] if image in self._uploads else image.load()
+        self.runs += 1
+        prepared = whatif.prepare(self.detector, loaded.image)
+        return Shown(loaded, prepared, whatif.guide(self.detector, prepared, prepared.depths.target))
+
+    @property
+    def what_if(self) -> tuple:
+        """The part of the choice that the networks' answer depends on, in one form for what means the same."""
+        now = self.now
+        if now.guidance == "off":
+            return now.image, "off"
+        relief = 1.0 if now.guidance == "flat" else now.relief  # a flat map has none
+        return now.image, now.guidance, now.other if now.guidance == "other" else 0, relief, now.strokes
+
+    @property
+    def is_original(self) -> bool:
+        return self.what_if == (self.now.image, "own", 0, 1.0, ())
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the networks answer to the chosen depth."""
+        if self.is_original:
+            return self.shown.original
+        return _cached(self._outcomes, self.what_if, 12, self._compute_outcome)
+
+    def _compute_outcome(self) -> Outcome:
+        self.runs += 1
+        return whatif.guide(self.detector, self.shown.prepared, self._guiding_depth(), self.now.guidance != "off")
+
+    @torch.inference_mode()
+    def _guiding_depth(self) -> torch.Tensor:
+        now, prepared = self.now, self.shown.prepared
+        depth = prepared.depths.target
+        if now.guidance == "off":
+            return depth
+        if now.guidance == "flat":
+            depth = whatif.flatten(depth)
+        elif now.guidance == "other":
+            depth = self._show(now.image.another(now.other)).prepared.depths.target
+        return whatif.paint(whatif.exaggerate(depth, now.relief), now.strokes, prepared.box)
+
+    def probability(self, original: bool = False) -> np.ndarray:
+        """h×w of the image shown, float32."""
+        shown = self.shown
+        found = (shown.original if original else self.outcome).probability
+        return fusion.restore(found, shown.prepared.box, shown.size_hw)
+
+    def numbers(self) -> dict[str, dict[str, float | None]]:
+        """Per name `now`, `original` (own depth, same threshold) and `change`; None where there is no truth.
+
+        probability_area and mask_area: shares of the image (the mean probability; what lies above the threshold).
+        lesions: regions marked. sensitivity: share of the true lesion's pixels that is marked; false_positives:
+        regions that touch no lesion; false_area: share of the image marked wrongly; dice.
+        """
+        now = self._measure(self.probability())
+        original = now if self.is_original else self._measure(self.probability(original=True))
+        table = {}
+        for name, value in now.items():
+            change = None if value is None or original[name] is None else value - original[name]
+            table[name] = {"now": value, "original": original[name], "change": change}
+        return table
+
+    def _measure(self, probability: np.ndarray) -> dict[str, float | None]:
+        mask, truth = probability > self.now.threshold, self.shown.loaded.truth
+        result: dict[str, float | None] = {
+            "probability_area": float(probability.mean()),
+            "mask_area": float(mask.mean()),
+            "lesions": len(fusion.find_lesions(mask, probability)),
+        }
+        if truth is None:
+            return result | dict.fromkeys(("dice", "sensitivity", "false_positives", "false_area"))
+        scores = {"dice": metrics.dice(mask, truth), "sensitivity": metrics.sensitivity(mask, truth)}
+        result |= {name: None if math.isnan(value) else value for name, value in scores.items()}
+        result["false_positives"] = metrics.lesion_matches(mask, truth).false_components
+        return result | {"false_area": float((mask & ~truth).mean())}
+
+    def profile_at_click(self) -> dict[str, Any] | None:
+        """None without a point. Along the line through it: `distance_px` from the point, depths (estimated, used, and
+        exact on scenes), `gradient` (change of the estimated depth per pixel of the networks, as a share) and
+        probability. At the point: `values`; `attention` and `attention_original`, one weight per scale."""
+        if self.now.point is None:
+            return None
+        shown, now, before = self.shown, self.outcome, self.shown.original
+        along, xs, ys = _line(self.now.point, self.now.angle, shown.prepared.box)
+        maps = {
+            "estimated": shown.prepared.depths.target, "used": now.depth, "gradient": depth_steepness(before.depth),
+            "gradient_used": depth_steepness(now.depth), "probability": now.probability,
+            "probability_original": before.probability,
+        }  # fmt: skip
+        profile: dict[str, Any] = {"distance_px": along.tolist()}
+        profile |= {name: _sample(m, xs, ys, shown.prepared.box) for name, m in maps.items()}
+        profile["ends"] = [float(v[i]) for i in (0, -1) for v in (xs, ys)]
+        profile["exact"] = _exact(shown.loaded.depth, xs, ys)
+        return profile | {"point": list(self.now.point), "values": self._values(maps)} | self._attention_at_point()
+
+    def _values(self, maps: dict[str, torch.Tensor]) -> dict[str, float]:
+        depths = self.shown.prepared.depths
+        named = {"first": depths.first, "second": depths.second, "third": depths.third} | maps
+        x, y = np.array([self.now.point[0]]), np.array([self.now.point[1]])
+        return {name: _sample(m, x, y, self.shown.prepared.box)[0] for name, m in named.items()}
+
+    def _attention_at_point(self) -> dict[str, list[float]]:
+        x, y = np.array([self.now.point[0]]), np.array([self.now.point[1]])
+        sides = {"attention": self.outcome, "attention_original": self.shown.original}
+        box = self.shown.prepared.box
+        return {name: [_sample(w, x, y, box, order=0)[0] for w in side.attention] for name, side in sides.items()}
+
+    def note(self) -> str:
+        """What should be known about the present choice, in words; empty when there is nothing to say."""
+        kind, notes = self.detector.config.guidance, [self.shown.loaded.note]
+        touched = self.now.guidance in ("flat", "other") or self.now.relief != 1 or self.now.strokes
+        if kind != "depth" and touched:
+            notes.append(f"This model's attention is fed by {kind!r}, not by depth: a changed depth cannot change its "
+                         "answer. Switching the attention off still can.")  # fmt: skip
+        elif self.now.guidance == "off" and (self.now.relief != 1 or self.now.strokes):
+            notes.append("The attention is off: relief and paint have no effect until depth guides it again.")
+        elif self.now.guidance == "flat" and self.now.relief != 1:
+            notes.append("A flat depth has no relief to scale; paint on it to give it some.")
+        return " ".join(note for note in notes if note)
+
+    # --- saving ---------------------------------------------------------------------------------------
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The choice as JSON: what differs from the defaults."""
+        return to_json(self.now, self._default(), indent)
+
+    def load_json(self, text: str, upload: bytes | None = None) -> None:
+        """What `to_json` gave; one step to undo. upload: the file's bytes, where the state is about an own image."""
+        choice = from_json(text, self._default())
+        if isinstance(choice.image, UploadImage) and choice.image not in self._uploads:
+            self._uploads[choice.image] = choice.image.opened(upload)
+        self._show(choice.image)
+        self._change(None, **{f.name: getattr(choice, f.name) for f in fields(Choice)})
+
+    def _default(self) -> Choice:
+        return Choice(threshold=float(self.detector.threshold))
+
+    @classmethod
+    def from_json(cls, detector: Detector, text: str, upload: bytes | None = None, **options: Any) -> "ExplorerState":
+        """A new state from what `to_json` gave. Raises StateError."""
+        state = cls(detector, **options)
+        state.load_json(text, upload)
+        state._past.clear()
+        return state
+
+    def python_line(self) -> str:
+        """One line that shows this view again in a notebook."""
+        own = isinstance(self.now.image, UploadImage)
+        needs = "from pathlib import Path; " if own else ""
+        upload = f", upload=Path({self.now.image.name!r}).read_bytes()" if own else ""
+        return (
+            f"{needs}from lesionkit import Detector, explore; "
+            f"explore.Explorer(Detector.from_pretrained({self.weights!r}), state={self.to_json()!r}{upload})"
+        )
+
+
+# --- sampling -----------------------------------------------------------------------------------------
+
+
+def _cached(store: OrderedDict, key: Hashable, keep: int, compute: Callable[[], Any]) -> Any:
+    if key not in store:
+        store[key] = compute()
+        while len(store) > keep:
+            store.popitem(last=False)
+    store.move_to_end(key)
+    return store[key]
+
+
+def _line(point: tuple[float, float], angle: float, box: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distances from the point along the line, and its x and y, inside the box; the point itself is always there."""
+    x, y, width, height = box
+    dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    reach = np.linspace(-1, 1, 2 * PROFILE_SAMPLES - 1) * math.hypot(width, height)
+    xs, ys = point[0] + reach * dx, point[1] + reach * dy
+    inside = (xs >= x) & (xs <= x + width) & (ys >= y) & (ys <= y + height)
+    inside[PROFILE_SAMPLES - 1] = True
+    return reach[inside], xs[inside], ys[inside]
+
+
+def _sample(maps: torch.Tensor, xs: np.ndarray, ys: np.ndarray, box: tuple, order: int = 1) -> list[float]:
+    """Values of a map of the crop `box` at places of the original; pixel centres lie at halves."""
+    x, y, width, height = box
+    array = maps[0, 0].float().cpu().numpy()
+    columns, rows = (xs - x) / width * array.shape[1] - 0.5, (ys - y) / height * array.shape[0] - 0.5
+    return map_coordinates(array, [rows, columns], order=order, mode="nearest").astype(float).tolist()
+
+
+def _exact(depth: np.ndarray | None, xs: np.ndarray, ys: np.ndarray) -> list[float] | None:
+    if depth is None:
+        return None
+    return map_coordinates(depth, [ys - 0.5, xs - 0.5], order=1, mode="nearest").astype(float).tolist()

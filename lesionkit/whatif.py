@@ -1,0 +1,130 @@
+"""What if the depth were another? Changes to the map that feeds the attention, and the chain run again from there.
+
+Letters: s the networks' size. Depths are positive 1×1×s×s maps; what is done to them is done to their logarithm, as in
+`depth`: "10 % nearer" then means the same close to the lens and far away. The image features do not depend on the
+depth, so they are computed once an image: a changed depth costs the attention and the decoder only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+from lesionkit.depth import DepthMaps
+from lesionkit.detector import Detector
+from lesionkit.preprocess import Preprocessed, preprocess
+from lesionkit.segmentation import guidance_map
+
+RELIEF_SHARE = 0.1  # relief varies over less than about this share of the frame: lesions and folds, not the lumen
+TOOLS = ("nearer", "farther", "smear")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What of an image does not depend on the guidance: preprocessed image, four depth maps, first image features."""
+
+    seen: Preprocessed
+    depths: DepthMaps
+    features: tuple[Tensor, ...]
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """x, y, width, height of the optical content in pixels of the original."""
+        return tuple(self.seen.box[0].tolist())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the segmentation makes of one depth map: the depth used 1×1×s×s, five weight maps, probability 1×1×s×s."""
+
+    depth: Float[Tensor, "1 1 s s"]
+    attention: tuple[Tensor, ...]
+    probability: Float[Tensor, "1 1 s s"]
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """One movement of the brush: its tool (one of TOOLS), radius in pixels of the original, strength (the change of
+    the log depth under the brush, for a smear the share of the smoothed depth) and its points (x, y)."""
+
+    tool: str
+    radius_px: float
+    strength: float
+    points: tuple[tuple[float, float], ...]
+
+
+@torch.inference_mode()
+def prepare(detector: Detector, image: UInt8[np.ndarray, "h w 3"]) -> Prepared:
+    """Steps [8] to [18] and [26] for one image. Raises PreprocessError."""
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(detector.device)
+    seen = preprocess(tensor.float() / 255, detector.config.size_px)
+    pixels = seen.image.to(memory_format=torch.channels_last)
+    return Prepared(seen, detector.depth_net(pixels), tuple(detector.segmenter.encoder(pixels)))
+
+
+@torch.inference_mode()
+def guide(detector: Detector, prepared: Prepared, depth: Float[Tensor, "1 1 s s"], attend: bool = True) -> Outcome:
+    """Steps [20] to [28] with `depth` in place of the estimated one. attend=False: every weight is 1, so that the
+    image features pass as they are."""
+    net = detector.segmenter
+    map_ = guidance_map(net.guidance, prepared.seen.image, depth)
+    weights = [layer(f) for layer, f in zip(net.attention, net.depth_features(map_), strict=True)]
+    if not attend:
+        weights = [torch.ones_like(w) for w in weights]
+    second = [f * w.to(f.dtype) for f, w in zip(prepared.features, weights, strict=True)]
+    return Outcome(depth, tuple(weights), torch.sigmoid(net.decoder(second).float()))
+
+
+def flatten(depth: Float[Tensor, "1 1 s s"]) -> Tensor:
+    """A wall at the median distance, seen head-on."""
+    return torch.full_like(depth, float(depth.median()))
+
+
+def exaggerate(depth: Float[Tensor, "1 1 s s"], factor: float) -> Tensor:
+    """The local relief times `factor`: 1 nothing, 0 smoothed away, 3 three times as high, −1 bumps become hollows.
+
+    Only what differs from the wide surroundings is scaled. To scale the whole log depth would do nothing at all: the
+    guidance is standardised per image.
+    """
+    if factor == 1:
+        return depth
+    log = torch.log(depth)
+    around = smooth(log, RELIEF_SHARE * depth.shape[-1])
+    return torch.exp(around + factor * (log - around))
+
+
+def paint(depth: Float[Tensor, "1 1 s s"], strokes: Sequence[Stroke], box: tuple[int, int, int, int]) -> Tensor:
+    """The strokes, in pixels of the original, put onto the depth of its crop `box`, one after the other."""
+    size = depth.shape[-1]
+    for stroke in strokes:
+        radius = stroke.radius_px * size / (box[2] * box[3]) ** 0.5
+        weight = stroke.strength * footprint(stroke.points, radius, box, size).to(depth.device)
+        if stroke.tool == "smear":
+            depth = torch.exp(torch.lerp(torch.log(depth), smooth(torch.log(depth), radius), weight.clamp(0, 1)))
+        else:
+            depth = depth * torch.exp(weight if stroke.tool == "farther" else -weight)
+    return depth
+
+
+def footprint(points: Sequence[tuple[float, float]], radius: float, box: tuple, size: int) -> Float[Tensor, "1 1 s s"]:
+    """1 along the stroke's line, falling off like a bell; the same however densely the mouse was sampled."""
+    x, y, width, height = box
+    fixed = 16  # sub-pixel positions: cv2 takes integers with `shift` binary places
+    line = [((px - x) * size / width * fixed, (py - y) * size / height * fixed) for px, py in points]
+    away = np.full((size, size), 255, np.uint8)
+    cv2.polylines(away, [np.round(line).astype(np.int32)], False, 0, 1, cv2.LINE_8, shift=4)
+    if away.all():  # wholly outside the crop
+        return torch.zeros(1, 1, size, size)
+    distance = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return torch.exp(-2 * (torch.from_numpy(distance) / max(radius, 0.5)) ** 2)[None, None]
+
+
+def smooth(maps: Float[Tensor, "1 1 s s"], sigma: float) -> Tensor:
+    """A Gaussian blur; the kernel is cut where the frame ends, as a wider reflection is not defined."""
+    size = min(2 * round(3 * sigma) + 1, 2 * (maps.shape[-1] - 1) - 1)
+    return gaussian_blur2d(maps, (size, size), (float(sigma), float(sigma)), border_type="reflect")

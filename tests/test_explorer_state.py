@@ -1,0 +1,493 @@
+"""The explorer's state without a browser: what follows from a choice, what is undone, saved, and refused."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lesionkit import explorer_images, metrics, whatif
+from lesionkit.depth import DepthNet, depth_steepness
+from lesionkit.detector import Detector, DetectorConfig
+from lesionkit.explorer_images import SceneImage, StateError, declared_size, decode_upload
+from lesionkit.explorer_pictures import PANELS, blend, panels, table
+from lesionkit.explorer_state import Choice, ExplorerState
+from lesionkit.segmentation import DepthGuidedSegmenter
+from lesionkit.whatif import Stroke
+
+
+def make_detector(guidance: str = "depth") -> Detector:
+    """Small, random, and with an attention that listens to its map (fresh layers begin as zeros)."""
+    torch.manual_seed(3)
+    segmenter = DepthGuidedSegmenter(guidance, "small", pretrained=False)
+    depth = DepthNet()
+    for layer in segmenter.attention:
+        torch.nn.init.normal_(layer.layer.weight, std=0.2)
+    for net in (depth.local_net, depth.refine_net, depth.global_net):
+        torch.nn.init.normal_(net.head.weight, std=0.3)
+    return Detector(depth, segmenter, DetectorConfig(size_px=64, guidance=guidance, encoder="small"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return make_detector()
+
+
+@pytest.fixture
+def state(detector) -> ExplorerState:
+    state = ExplorerState(detector)
+    # a threshold that cuts through this random model's answer, so that masks are neither empty nor full
+    state.start = state.now = replace(state.now, threshold=round(float(np.quantile(state.probability(), 0.8)), 3))
+    return state
+
+
+def encoded(image: np.ndarray, ending: str = ".png") -> bytes:
+    return cv2.imencode(ending, image)[1].tobytes()
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(60, 200, shape).astype(np.uint8)
+
+
+# --- what follows from a choice -----------------------------------------------------------------------
+
+
+def test_untouched_it_answers_as_the_detector_does(state, detector):
+    found = detector(state.shown.loaded.image)
+    np.testing.assert_allclose(state.probability(), found.probability, atol=1e-6)
+    for mine, its in zip(state.outcome.attention, found.attention, strict=True):
+        np.testing.assert_allclose(mine[0, 0].numpy(), its, atol=1e-6)
+    assert all(row["change"] in (0, None) for row in state.numbers().values())
+
+
+@pytest.mark.parametrize(
+    "change", [{"guidance": "flat"}, {"guidance": "other"}, {"guidance": "off"}, {"relief": -1.0}, {"relief": 3.0}]
+)
+def test_another_depth_changes_the_answer_and_not_the_original(state, change):
+    before = state.probability(original=True)
+    state.set_guidance(**change)
+    assert np.abs(state.probability() - before).max() > 1e-3
+    np.testing.assert_array_equal(state.probability(original=True), before)
+    assert state.numbers()["probability_area"]["change"] != 0
+
+
+def test_attention_off_passes_the_image_features_as_they_are(state, detector):
+    state.set_guidance("off")
+    assert all((w == 1).all() for w in state.outcome.attention)
+    logits = detector.segmenter.decoder(list(state.shown.prepared.features))
+    torch.testing.assert_close(state.outcome.probability, torch.sigmoid(logits))
+
+
+def test_depth_of_another_image_is_that_images_depth(state, detector):
+    state.set_guidance("other", other=2)
+    donor = ExplorerState(detector, image=state.now.image.another(2))
+    torch.testing.assert_close(state.outcome.depth, donor.shown.prepared.depths.target)
+    assert donor.now.image != state.now.image
+
+
+def test_a_model_without_depth_guidance_does_not_move_and_says_why():
+    state = ExplorerState(make_detector("luminance"))
+    state.set_guidance("flat")
+    np.testing.assert_allclose(state.probability(), state.probability(original=True), atol=1e-6)
+    assert "not by depth" in state.note()
+    state.set_guidance("off", relief=1.0)
+    assert np.abs(state.probability() - state.probability(original=True)).max() > 1e-4
+
+
+def test_numbers_are_those_of_the_metrics(state):
+    mask, truth = state.probability() > state.now.threshold, state.shown.loaded.truth
+    numbers = {name: row["now"] for name, row in state.numbers().items()}
+    assert numbers["sensitivity"] == pytest.approx(metrics.sensitivity(mask, truth))
+    assert numbers["dice"] == pytest.approx(metrics.dice(mask, truth))
+    assert numbers["false_area"] == pytest.approx((mask & ~truth).mean())
+    assert numbers["false_positives"] == metrics.lesion_matches(mask, truth).false_components
+    assert numbers["mask_area"] == pytest.approx(0.2, abs=0.03)
+
+
+def test_the_threshold_moves_mask_and_sensitivity_and_runs_no_network(state):
+    state.numbers()
+    runs, areas, found = state.runs, [], []
+    for threshold in (0.0, state.now.threshold, 1.0):
+        state.set_threshold(threshold)
+        areas.append(state.numbers()["mask_area"]["now"])
+        found.append(state.numbers()["sensitivity"]["now"])
+    assert areas[0] > 0.9 > areas[1] > areas[2] == 0
+    assert found[0] >= found[1] >= found[2] == 0
+    assert state.runs == runs
+
+
+def test_what_was_computed_once_is_not_computed_again(state):
+    state.set_guidance("flat")
+    state.numbers()
+    runs = state.runs
+    state.undo()
+    state.redo()
+    state.numbers()
+    state.set_guidance(relief=2.0)  # a flat depth has no relief
+    state.numbers()
+    assert state.runs == runs
+
+
+# --- the depth painted and bent -----------------------------------------------------------------------
+
+
+def bumpy(size: int = 64) -> torch.Tensor:
+    """A slanted wall with one bump, nearer than its surroundings, in the middle."""
+    side = torch.linspace(-1, 1, size)
+    bump = torch.exp(-((side[:, None] ** 2 + side[None] ** 2) / 0.01))
+    return ((30 + 10 * side[None] + 0 * side[:, None]) * (1 - 0.2 * bump))[None, None]
+
+
+def test_relief_is_kept_smoothed_exaggerated_and_inverted():
+    depth, middle = bumpy(), (0, 0, 32, 32)
+    around = float(whatif.exaggerate(depth, 0.0)[middle])
+    height = {factor: around - float(whatif.exaggerate(depth, factor)[middle]) for factor in (1.0, 2.0, -1.0)}
+    assert torch.equal(whatif.exaggerate(depth, 1.0), depth)
+    assert height[1.0] > 1  # mm nearer than the smoothed wall
+    assert height[2.0] == pytest.approx(2 * height[1.0], rel=0.15)
+    assert height[-1.0] == pytest.approx(-height[1.0], rel=0.15)
+
+
+def test_a_bump_has_its_strength_under_the_brush_and_nothing_elsewhere():
+    depth, box = torch.full((1, 1, 64, 64), 30.0), (0, 0, 64, 64)
+    painted = whatif.paint(depth, [Stroke("nearer", 6.0, 0.5, ((20.5, 40.5), (30.5, 40.5)))], box)
+    assert float(painted[0, 0, 40, 25]) == pytest.approx(30 * np.exp(-0.5), rel=0.02)
+    assert float(painted[0, 0, 10, 50]) == pytest.approx(30)
+    away = whatif.paint(depth, [Stroke("farther", 6.0, 0.5, ((20.5, 40.5),))], box)
+    assert float(away[0, 0, 40, 20]) == pytest.approx(30 * np.exp(0.5), rel=0.02)
+
+
+def test_a_stroke_does_not_depend_on_how_often_the_mouse_was_asked():
+    box = (0, 0, 64, 64)
+    few = whatif.footprint(((10.0, 10.0), (50.0, 30.0)), 5.0, box, 64)
+    many = whatif.footprint(tuple((10 + i, 10 + i / 2) for i in range(41)), 5.0, box, 64)
+    assert float((few - many).abs().max()) < 0.25  # a pixel's rounding, on the flank of the bell
+    assert float((few - many).abs().mean()) < 0.01
+
+
+def test_a_smear_takes_relief_away_under_the_brush_only():
+    depth = bumpy()
+    smeared = whatif.paint(depth, [Stroke("smear", 12.0, 1.0, ((32.0, 32.0),))], (0, 0, 64, 64))
+    assert float(depth_steepness(smeared)[0, 0, 26:38, 26:38].max()) < 0.7 * float(depth_steepness(depth).max())
+    torch.testing.assert_close(smeared[..., :8, :8], depth[..., :8, :8])
+
+
+def test_painting_lands_where_the_mouse_was_also_in_a_frame_with_margins(detector):
+    frame = np.zeros((120, 200, 3), np.uint8)
+    frame[20:100, 60:160] = noise(80, 100, 3)
+    state = ExplorerState(detector)
+    state.load_upload(encoded(frame), "margins.png")
+    x, y, width, height = state.shown.prepared.box
+    assert (x, y, width, height) == pytest.approx((60, 20, 100, 80), abs=2)
+    state.paint([(85, 80)], 8, 0.5)
+    change = (state.outcome.depth / state.shown.prepared.depths.target).log()[0, 0].numpy()
+    row, column = np.unravel_index(change.argmin(), change.shape)
+    assert (x + (column + 0.5) * width / 64, y + (row + 0.5) * height / 64) == pytest.approx((85, 80), abs=2)
+
+
+def test_one_movement_of_the_brush_is_one_stroke_and_one_step(state):
+    state.paint([(50, 50)], 10, stroke="a")
+    state.paint([(60, 50)], 10, stroke="a")
+    state.paint([(90, 90)], 10, stroke="b")
+    assert [len(stroke.points) for stroke in state.now.strokes] == [2, 1]
+    state.undo()
+    assert len(state.now.strokes) == 1
+    state.undo()
+    assert state.now.strokes == ()
+
+
+# --- history ------------------------------------------------------------------------------------------
+
+
+def test_undo_redo_and_reset(state):
+    start = state.now
+    state.set_guidance("flat")
+    state.set_threshold(0.9)
+    state.undo()
+    assert (state.now.guidance, state.now.threshold) == ("flat", start.threshold)
+    state.redo()
+    assert state.now.threshold == 0.9
+    state.reset()
+    assert state.now == start
+    state.undo()
+    assert (state.now.guidance, state.now.threshold) == ("flat", 0.9)
+    state.set_guidance("off")
+    assert not state.can_redo  # a new change ends the other future
+
+
+def test_a_drag_is_one_step_until_it_rests(state):
+    for relief in (1.5, 2.0, 2.5):
+        state.set_guidance(relief=relief)
+    state.end_step()
+    state.set_guidance(relief=3.0)
+    state.undo()
+    assert state.now.relief == 2.5
+    state.undo()
+    assert state.now.relief == 1.0
+    assert not state.can_undo
+
+
+def test_how_it_is_looked_at_is_no_step_and_survives_undo(state):
+    state.set_guidance("flat")
+    state.set_view(under="depth_used", opacity=0.25, zoom=[2.0, 0.4, 0.6])
+    state.undo()
+    assert (state.now.under, state.now.opacity, state.now.zoom) == ("depth_used", 0.25, (2.0, 0.4, 0.6))
+
+
+# --- images -------------------------------------------------------------------------------------------
+
+
+def test_each_scene_slider_changes_its_own_property():
+    base = SceneImage().load()
+    larger = replace(SceneImage(), size_mm=18.0).load()
+    assert larger.truth.mean() > 1.3 * base.truth.mean()
+    recoloured = replace(SceneImage(), contrast=0.0).load()
+    np.testing.assert_array_equal(recoloured.depth, base.depth)  # colour is not shape
+    assert np.abs(recoloured.image.astype(int) - base.image)[base.truth].mean() > 5
+    brighter = replace(SceneImage(), light=1.5).load()
+    assert brighter.image.mean() > 1.2 * base.image.mean()
+    np.testing.assert_array_equal(brighter.depth, base.depth)
+    higher = replace(SceneImage(), relief=2.0).load()
+    elsewhere = ~cv2.dilate((base.truth | higher.truth).astype(np.uint8), np.ones((25, 25))).astype(bool)
+    np.testing.assert_allclose(higher.depth[elsewhere], base.depth[elsewhere], rtol=1e-3)
+    assert np.abs(higher.depth - base.depth)[base.truth].max() > 1  # mm
+    wider = replace(SceneImage(), view_degrees=135.0).load()
+    assert wider.depth.min() < base.depth.min()  # more of the near wall comes into the frame
+
+
+def test_a_scene_without_lesion_has_an_empty_truth(state):
+    state.choose_scene(paris="none")
+    assert not state.shown.loaded.truth.any()
+    assert state.numbers()["sensitivity"]["now"] is None
+    assert state.numbers()["false_area"]["now"] == pytest.approx(state.numbers()["mask_area"]["now"])
+
+
+def test_paint_and_point_stay_in_a_scene_and_go_with_another(state):
+    state.click(100, 100)
+    state.paint([(50, 50)], 10)
+    state.choose_scene(contrast=0.2)
+    assert state.now.strokes
+    assert state.now.point == (100, 100)
+    state.choose_scene(seed=2)
+    assert state.now.strokes == ()
+    assert state.now.point is None
+
+
+@pytest.fixture
+def own_folder(tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for number in range(6):
+        mask = np.zeros((80, 96), np.uint8)
+        mask[20 + number : 50, 30:60] = 255
+        (tmp_path / "images" / f"{number}.png").write_bytes(encoded(np.roll(noise(80, 96, 3), number, 0)))
+        (tmp_path / "masks" / f"{number}.png").write_bytes(encoded(mask))
+    return f"folder:{tmp_path}"
+
+
+def test_an_image_of_a_data_set_comes_with_its_truth(state, own_folder):
+    state.choose_sample(own_folder, "2")
+    assert state.shown.loaded.truth.sum() == 28 * 30
+    assert state.shown.loaded.depth is None
+    assert own_folder.removeprefix("folder:") not in state.shown.loaded.label
+    state.set_guidance("other", other=1)  # of the next image of the set
+    assert np.abs(state.probability() - state.probability(original=True)).max() > 0
+
+
+def test_what_is_not_there_is_refused_and_nothing_changes(state, own_folder):
+    now = state.now
+    for dataset, name in ((own_folder, "nobody"), ("nothing-like-this", "1"), ("folder:/nowhere/at/all", "1")):
+        with pytest.raises(StateError):
+            state.choose_sample(dataset, name)
+    with pytest.raises(StateError, match="size_mm is 99"):
+        state.choose_scene(size_mm=99.0)
+    with pytest.raises(StateError, match="use paris"):
+        state.choose_scene(colour=1.0)
+    assert state.now == now
+
+
+def test_uploads_of_every_colour_kind_become_rgb(state):
+    grey = noise(90, 120)
+    state.load_upload(encoded(grey), "grey.png")
+    assert state.shown.loaded.image.shape == (90, 120, 3)
+    np.testing.assert_array_equal(state.shown.loaded.image[..., 1], grey)
+    assert "grey" in state.note()
+    clear = np.dstack([noise(90, 120, 3), np.full((90, 120), 255, np.uint8)])
+    clear[:, :60, 3] = 0
+    state.load_upload(encoded(clear), "clear.png")
+    assert state.shown.loaded.image[:, :60].max() == 0
+    np.testing.assert_array_equal(state.shown.loaded.image[:, 60:, ::-1], clear[:, 60:, :3])
+    assert "transparent" in state.note()
+    deep = (noise(90, 120, 3).astype(np.uint16)) * 256
+    assert decode_upload(encoded(deep), "deep.png").image.max() > 190
+
+
+def test_a_large_upload_is_reduced_and_keeps_its_shape(state):
+    state.load_upload(encoded(cv2.resize(noise(40, 60, 3), (3000, 2000)), ".jpg"), "large.jpg")
+    assert state.shown.loaded.image.shape == (683, 1024, 3)
+    assert "Reduced from 3000×2000" in state.note()
+
+
+def test_declared_sizes_are_read_before_anything_is_unpacked():
+    assert declared_size(encoded(noise(50, 70, 3))) == (70, 50)
+    assert declared_size(encoded(noise(50, 70, 3), ".jpg")) == (70, 50)
+    bomb = bytearray(encoded(noise(40, 40, 3)))
+    bomb[16:24] = (60_000).to_bytes(4, "big") * 2
+    with pytest.raises(StateError, match="60000×60000"):
+        decode_upload(bytes(bomb), "bomb.png")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "is empty"),
+        (b"hello, I am text", "is not an image"),
+        (encoded(noise(90, 90, 3), ".jpg")[:-300], "cut off"),
+        (encoded(noise(90, 90, 3))[:-300], "cut off"),
+        (encoded(noise(10, 90, 3)), "too small"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_words(state, data, words):
+    now = state.now
+    with pytest.raises(StateError, match=words):
+        state.load_upload(data, "it.bin")
+    assert state.now == now
+
+
+def test_too_many_bytes_are_refused(state, monkeypatch):
+    monkeypatch.setattr(explorer_images, "MAX_BYTES", 1000)
+    with pytest.raises(StateError, match="MB"):
+        state.load_upload(b"x" * 1001, "huge.png")
+
+
+# --- the point ----------------------------------------------------------------------------------------
+
+
+def test_the_profile_reads_the_maps_along_its_line(state):
+    assert state.profile_at_click() is None
+    state.click(80.5, 150.5)
+    profile = state.profile_at_click()
+    exact = state.shown.loaded.depth[150]
+    at = np.argmin(np.abs(profile["distance_px"]))
+    assert profile["exact"][at] == pytest.approx(exact[80])
+    assert profile["exact"][-1] == pytest.approx(exact[255], rel=0.02)
+    assert profile["estimated"][at] == pytest.approx(profile["values"]["estimated"])
+    height, width = state.shown.size_hw
+    assert profile["ends"] == pytest.approx([0, 150.5, width, 150.5], abs=4)
+    found = state.outcome.attention[0][0, 0]
+    assert profile["attention"][0] == pytest.approx(float(found[int(150.5 / height * 32), int(80.5 / width * 32)]))
+
+
+def test_a_vertical_line_and_a_changed_depth(state):
+    state.click(100, 100)
+    state.set_angle(90)
+    state.set_guidance("flat")
+    profile = state.profile_at_click()
+    assert profile["ends"][0] == pytest.approx(100)
+    assert profile["ends"][1] < 5 < 250 < profile["ends"][3]
+    assert np.ptp(profile["used"]) < 1e-3 < np.ptp(profile["estimated"])
+    assert max(profile["gradient_used"]) < 1e-6 < max(profile["gradient"])
+
+
+def test_a_point_outside_is_refused(state):
+    with pytest.raises(StateError, match="x is 300"):
+        state.click(300, 10)
+
+
+# --- saving -------------------------------------------------------------------------------------------
+
+
+def changed_everywhere(state: ExplorerState) -> None:
+    state.choose_scene(seed=2, size_mm=9.0, paris="0-IIa")
+    state.set_guidance("other", relief=2.0, other=4)
+    state.paint([(30, 40), (35, 45)], 12, 0.3, "smear")
+    state.click(60, 70)
+    state.set_angle(30)
+    state.set_threshold(0.31)
+    state.set_view(under="image", over="attention_3", opacity=0.4, zoom=(3.0, 0.5, 0.4))
+
+
+def test_a_saved_state_comes_back_whole(state, detector):
+    changed_everywhere(state)
+    again = ExplorerState.from_json(detector, state.to_json())
+    assert again.now == state.now
+    np.testing.assert_array_equal(again.probability(), state.probability())
+    assert not again.can_undo
+    assert ExplorerState(detector).to_json() == "{}"  # only what differs is written
+
+
+def test_the_python_line_shows_the_view_again(state, detector, monkeypatch):
+    changed_everywhere(state)
+    monkeypatch.setattr(Detector, "from_pretrained", classmethod(lambda cls, name: {"reference": detector}[name]))
+    start, _, last = state.python_line().rpartition("; ")
+    space: dict = {}
+    exec(start, space)
+    assert eval(last, space).state.now == state.now
+
+
+def test_a_state_about_an_own_image_asks_for_that_file(state, detector):
+    data = encoded(noise(90, 120, 3))
+    state.load_upload(data, "mine.png")
+    state.set_guidance("flat")
+    text = state.to_json()
+    with pytest.raises(StateError, match=r"open that file first"):
+        ExplorerState.from_json(detector, text)
+    with pytest.raises(StateError, match="is not the 'mine.png'"):
+        ExplorerState.from_json(detector, text, encoded(noise(91, 120, 3)))
+    assert ExplorerState.from_json(detector, text, data).now == state.now
+    assert "Path('mine.png').read_bytes()" in state.python_line()
+
+
+BAD = [
+    "no json", "[1, 2]", '{"colour": 1}', '{"threshold": 2}', '{"threshold": "high"}', '{"guidance": "up"}',
+    '{"relief": null}', '{"point": [1]}', '{"point": "here"}', '{"strokes": [{"tool": "nearer"}]}', '{"strokes": 3}',
+    '{"strokes": [{"tool": "nearer", "radius_px": 5, "strength": 1, "points": []}]}', '{"image": {"kind": "moon"}}',
+    '{"image": {"kind": "scene", "seed": "x"}}', '{"image": {"kind": "sample"}}', '{"under": "nothing"}',
+    '{"zoom": [1, 2]}', '{"image": {"kind": "scene", "moons": 2}}', '{"image": 5}', '{"image": {"kind": []}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_broken_state_is_refused_in_words_and_changes_nothing(state, text):
+    now = state.now
+    with pytest.raises(StateError) as caught:
+        state.load_json(text)
+    assert len(str(caught.value)) > 15
+    assert state.now == now
+
+
+def test_defaults_of_a_choice_are_valid():
+    assert json.loads(ExplorerState(make_detector()).to_json()) == {}
+    assert Choice().zoom == (1.0, 0.5, 0.5)
+
+
+# --- pictures -----------------------------------------------------------------------------------------
+
+
+def test_panels_have_the_images_size_and_show_what_they_say(state):
+    shown = panels(state)
+    assert list(shown) == list(PANELS)
+    assert {p.shape for p in shown.values()} == {(256, 256, 3)}
+    np.testing.assert_array_equal(shown["mask"][..., 0] > 0, state.probability() > state.now.threshold)
+    assert (shown["depth_used"] == shown["depth_target"]).all()
+    state.paint([(190, 60)], 30, 1.0)
+    different = (panels(state)["depth_used"] != shown["depth_target"]).any(axis=2)
+    assert different[60, 190]
+    assert not different[220:, :60].any()
+
+
+def test_colour_tables_rise_evenly_in_lightness():
+    for name in ("depth", "attention", "probability"):
+        lab = cv2.cvtColor(table(name)[None], cv2.COLOR_RGB2LAB)[0, :, 0].astype(float)
+        steps = np.diff(lab[::16]) * (1 if lab[-1] > lab[0] else -1)
+        assert steps.min() > 0
+        assert steps.max() < 4 * steps.min()
+
+
+def test_the_stage_blends_two_panels(state):
+    state.set_view(under="image", over="mask", opacity=0.25)
+    shown = panels(state)
+    mixed = blend(state).astype(float)
+    np.testing.assert_allclose(mixed, 0.75 * shown["image"] + 0.25 * shown["mask"], atol=0.51)

@@ -1,0 +1,262 @@
+"""Preprocessing on synthetic frames of which every step's result is known; augmentation that keeps maps together."""
+
+import cv2
+import pytest
+import torch
+
+from lesionkit import preprocess as room
+from lesionkit.preprocess import Augment, AugmentConfig, PreprocessError, content_box, crop_resize, preprocess
+
+TISSUE = torch.tensor([0.6, 0.35, 0.3]).view(3, 1, 1)
+
+
+def frame(h=120, w=160, box=(20, 10, 100, 90), seed=0) -> torch.Tensor:
+    """Tissue in a box (x, y, width, height) of a black frame."""
+    x, y, width, height = box
+    image = torch.zeros(1, 3, h, w)
+    grain = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(seed)) * 0.1
+    image[:, :, y : y + height, x : x + width] = TISSUE + grain
+    return image
+
+
+def ones(image: torch.Tensor) -> torch.Tensor:
+    return torch.ones_like(image[:, :1])
+
+
+# --- the content area
+
+
+@pytest.mark.parametrize("box", [(20, 10, 100, 90), (0, 0, 160, 120), (1, 0, 159, 119)])
+def test_box_is_found_to_the_pixel(box):
+    assert content_box(frame(box=box)).tolist() == [list(box)]
+
+
+def test_boxes_of_a_batch_are_independent():
+    boxes = [(20, 10, 100, 90), (5, 30, 60, 60)]
+    assert content_box(torch.cat([frame(box=b) for b in boxes])).tolist() == [list(b) for b in boxes]
+
+
+def test_burnt_in_text_and_a_grey_surround_are_not_content():
+    pixels = (frame(box=(60, 10, 90, 100))[0].permute(1, 2, 0) * 255).to(torch.uint8).contiguous().numpy()
+    pixels[pixels.max(axis=2) == 0] = 22  # ClinicDB's surround
+    cv2.putText(pixels, "12:03", (2, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.35, (255, 255, 255), 1)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    assert (image[:, :, :, :55] > 0.5).any()
+    assert content_box(image).tolist() == [[60, 10, 90, 100]]
+
+
+def test_a_black_box_in_a_corner_is_inside_the_box_but_no_content():
+    image = frame(96, 96, (0, 0, 96, 96))
+    image[:, :, 64:, :32] = 0  # the position image of some processors
+    assert content_box(image).tolist() == [[0, 0, 96, 96]]
+    content = room.content_mask(image)[0, 0]
+    assert content[70:, :26].sum() == 0
+    assert content[:60].mean() == 1
+    assert content[70:, 36:].mean() == 1
+
+
+def test_a_dark_lumen_is_content():
+    image = frame(96, 96, (0, 0, 96, 96))
+    image[:, :, 40:60, 40:60] = 0
+    assert room.content_mask(image).mean() == 1
+
+
+def test_a_black_frame_is_kept_whole_and_finite():
+    seen = preprocess(torch.zeros(1, 3, 50, 70), 32)
+    assert seen.box.tolist() == [[0, 0, 70, 50]]
+    assert seen.content.sum() == 0
+    assert seen.image.abs().max() < 1e-6
+
+
+# --- geometry
+
+
+@pytest.mark.parametrize("size", [32, 64, 96])  # shrinks, and grows
+def test_a_marked_pixel_lands_where_it_should(size):
+    box, marked = (10, 20, 60, 40), (34, 31)  # x, y in the original
+    image = torch.zeros(1, 1, 80, 100)
+    image[..., marked[1] - 1 : marked[1] + 2, marked[0] - 1 : marked[0] + 2] = 1
+    small = crop_resize(image, torch.tensor([box]), size)[0, 0]
+    assert small.shape == (size, size)
+    rows, columns = (torch.arange(size) + 0.5 for _ in range(2))
+    x, y = (small.sum(0) * columns).sum() / small.sum(), (small.sum(1) * rows).sum() / small.sum()
+    assert x.item() == pytest.approx((marked[0] + 0.5 - box[0]) / box[2] * size, abs=0.6)
+    assert y.item() == pytest.approx((marked[1] + 0.5 - box[1]) / box[3] * size, abs=0.6)
+
+
+def test_shrinking_keeps_the_mean():
+    image = torch.rand(1, 3, 97, 131, generator=torch.Generator().manual_seed(0))
+    small = crop_resize(image, torch.tensor([[0, 0, 131, 97]]), 32)
+    assert small.mean().item() == pytest.approx(image.mean().item(), abs=0.01)
+    assert small.std() < 0.5 * image.std()  # averaged, not picked: no aliasing
+
+
+# --- light and colour
+
+
+@pytest.mark.parametrize("level", [0.25, 0.45, 0.6])
+def test_exposure_reaches_the_target_and_keeps_the_order(level):
+    image = torch.linspace(0.8, 1.2, 64).view(1, 1, 1, 64).expand(1, 3, 64, 64) * level
+    even = room.even_exposure(image, ones(image))
+    assert even.mean().item() == pytest.approx(0.45, abs=0.01)
+    assert bool((even[0, 0, 0].diff() > 0).all())
+
+
+def test_exposure_looks_at_the_content_only():
+    image = torch.full((1, 3, 64, 64), 0.3)
+    image[..., :32] = 0
+    even = room.even_exposure(image, (image[:, :1] > 0).float())
+    assert even[..., 32:].mean().item() == pytest.approx(0.45, abs=1e-4)
+    assert even[..., :32].sum() == 0
+
+
+def test_exposure_is_one_curve_for_the_whole_image():
+    """What is twice as bright stays brighter by one rule everywhere: depth is read from brightness."""
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.05
+    even = room.even_exposure(image, ones(image))
+    gamma = torch.log(even) / torch.log(image)
+    torch.testing.assert_close(gamma, gamma.mean().expand_as(gamma), rtol=1e-4, atol=0)
+
+
+def test_a_colour_cast_is_halved():
+    image = torch.tensor([0.62, 0.42, 0.35 * 1.44]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+    red, green, blue = room.even_colour(image, ones(image)).mean(dim=(0, 2, 3))
+    assert (blue / red).item() == pytest.approx(0.35 / 0.62 * 1.2, rel=1e-4)  # the root of 1.44 remains
+    assert (green / red).item() == pytest.approx(0.42 / 0.62, rel=1e-4)
+
+
+def test_a_highlight_is_filled_and_the_rest_is_unchanged():
+    image = TISSUE.expand(3, 96, 96)[None].clone()
+    clean = image.clone()
+    image[..., 40:44, 50:54] = 0.97
+    soft = room.soften_highlights(image, ones(image))
+    assert (soft - clean)[..., 40:44, 50:54].abs().max() < 0.02
+    beyond = torch.ones(96, 96, dtype=torch.bool)
+    beyond[36:48, 46:58] = False
+    torch.testing.assert_close(soft[..., beyond], clean[..., beyond], rtol=0, atol=1e-6)
+
+
+def test_bright_tissue_and_coloured_spots_are_no_highlights():
+    image = torch.full((1, 3, 64, 64), 0.7)  # bright everywhere: nothing stands out
+    assert room.highlight_mask(image).sum() == 0
+    spot = TISSUE.expand(3, 64, 64)[None].clone()
+    spot[:, :, 30:33, 30:33] = torch.tensor([1.0, 0.65, 0.1]).view(3, 1, 1)  # residue, yellow
+    assert room.highlight_mask(spot).sum() == 0
+
+
+# --- the whole step
+
+
+def test_the_whole_step_stays_in_range_and_keeps_the_order():
+    generator = torch.Generator().manual_seed(2)
+    images = torch.cat([torch.rand(1, 3, 100, 140, generator=generator) * s for s in (0.2, 1.0, 0.6)])
+    images[2, :, 30:33, 30:33] = 1
+    seen = preprocess(images, 64)
+    assert seen.image.min() >= 0
+    assert seen.image.max() <= 1
+    for i in range(3):
+        alone = preprocess(images[i : i + 1], 64)
+        torch.testing.assert_close(alone.image[0], seen.image[i])
+        assert torch.equal(alone.box[0], seen.box[i])
+
+
+def test_the_same_scene_under_other_light_looks_the_same():
+    image = frame()
+    dim = preprocess(image * 0.6, 64).image
+    left = (dim - preprocess(image, 64).image).abs().mean()
+    assert left < 0.35 * (image * 0.6 - image)[image > 0].abs().mean()  # a gamma changes the contrast a little
+
+
+@pytest.mark.parametrize(
+    ("image", "size", "words"),
+    [
+        (torch.full((1, 3, 40, 40), float("nan")), 64, "NaN"),
+        (torch.full((1, 3, 40, 40), 200.0), 64, r"200.*\[0, 1\]"),
+        (torch.full((1, 3, 40, 40), -0.5), 64, r"\[0, 1\]"),
+        (torch.zeros(1, 3, 0, 40), 64, "1×3×0×40"),
+        (torch.zeros(1, 3, 40, 40), 40, "multiple of 32"),
+        (torch.zeros(1, 3, 40, 40), 0, "multiple of 32"),
+    ],
+)
+def test_bad_input_is_one_line(image, size, words):
+    with pytest.raises(PreprocessError, match=words) as caught:
+        preprocess(image, size)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 40), (1, 1, 40, 40), (1, 4, 40, 40)])
+def test_a_wrong_shape_is_named(shape):
+    # `check` is what users meet; under pytest the annotation of `preprocess` would be faster
+    with pytest.raises(PreprocessError, match="×".join(map(str, shape))):
+        room.check(torch.zeros(shape), 64)
+
+
+# --- augmentation
+
+
+def blob(b=4, size=64) -> torch.Tensor:
+    mask = torch.zeros(b, 1, size, size)
+    mask[:, :, 12:30, 20:50] = 1
+    mask[:, :, 30:50, 20:28] = 1
+    return mask
+
+
+PLAIN = AugmentConfig(brightness=0, contrast=0, saturation=0, hue=0, blur=0)
+
+
+def test_maps_move_with_the_image():
+    mask = blob()
+    depth = 10 + 30 * mask
+    torch.manual_seed(0)
+    image, moved, far = Augment(PLAIN)(mask.repeat(1, 3, 1, 1), mask, depth)
+    assert (moved != mask).float().mean() > 0.1  # it did move
+    agree = ((image[:, :1] > 0.5).float() == moved).float().mean()
+    assert agree > 0.985  # the image is interpolated, the map is not: they may differ along the outline
+    assert set(moved.unique().tolist()) == {0.0, 1.0}
+    assert set(far.unique().tolist()) <= {0.0, 10.0, 40.0}  # neither mixed nor jittered
+    assert torch.equal(far == 40, moved == 1)
+
+
+def test_colour_changes_the_image_alone():
+    still = AugmentConfig(brightness=0.4, contrast=0.4)
+    image, mask = frame(64, 64, (0, 0, 64, 64)).repeat(4, 1, 1, 1), blob()
+    torch.manual_seed(1)
+    jittered, same, depth = _without_geometry(still)(image, mask, mask * 7 + 1)
+    assert (jittered - image).abs().mean() > 0.02
+    assert torch.equal(same, mask)
+    assert torch.equal(depth, mask * 7 + 1)
+
+
+def _without_geometry(config: AugmentConfig) -> Augment:
+    """The colour stages of Augment only."""
+    import kornia
+
+    stages = Augment(config)
+    kept = list(stages.stages.children())[3:]
+    stages.stages = kornia.augmentation.AugmentationSequential(*kept, data_keys=None)
+    return stages
+
+
+def test_same_torch_seed_same_result_and_another_seed_another():
+    image, mask, stages = frame(64, 64, (0, 0, 64, 64)).repeat(4, 1, 1, 1), blob(), Augment()
+
+    def draw(seed):
+        torch.manual_seed(seed)
+        return stages(image, mask)
+
+    first, again, other = draw(0), draw(0), draw(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[1], other[1])
+    assert 0 <= first[0].min() <= first[0].max() <= 1
+
+
+def test_images_of_a_batch_are_varied_differently():
+    torch.manual_seed(0)
+    _, mask = Augment()(blob().repeat(1, 3, 1, 1), blob())
+    assert not torch.equal(mask[0], mask[1])
+
+
+def test_a_batch_of_one_keeps_its_dimensions():
+    image, mask, depth = Augment(AugmentConfig(jpeg=1.0))(frame(64, 64, (0, 0, 64, 64)), blob(1), blob(1))
+    assert image.shape == (1, 3, 64, 64)
+    assert mask.shape == depth.shape == (1, 1, 64, 64)

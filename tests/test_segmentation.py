@@ -1,0 +1,196 @@
+"""Guidance that can only be learned, arms that differ in one map alone, and weights that cannot switch features off."""
+
+import pytest
+import torch
+
+from lesionkit.depth import DepthNet, luminance_depth
+from lesionkit.segmentation import (
+    GUIDANCE,
+    Attention,
+    DepthGuidedSegmenter,
+    GuidanceError,
+    draw_donors,
+    guidance_map,
+    standardise,
+)
+
+B, SIZE = 3, 64
+
+
+def image(seed=0) -> torch.Tensor:
+    return torch.rand(B, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def depth(seed=1) -> torch.Tensor:
+    return 10 + 60 * torch.rand(B, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def make(guidance="depth", awake=True) -> DepthGuidedSegmenter:
+    """A small segmenter; `awake` gives the attention layers the weights that training would."""
+    torch.manual_seed(0)
+    net = DepthGuidedSegmenter(guidance, encoder="small", pretrained=False)
+    if awake:
+        for layer in net.attention:
+            torch.nn.init.normal_(layer.layer.weight, std=0.3)
+    return net.eval()
+
+
+# --- fair arms
+
+
+@pytest.mark.parametrize("encoder", ["small", "efficientnet-lite0"])
+def test_every_arm_has_the_same_parameters(encoder):
+    shapes = {
+        kind: {n: tuple(p.shape) for n, p in DepthGuidedSegmenter(kind, encoder, pretrained=False).named_parameters()}
+        for kind in GUIDANCE
+    }
+    assert all(shapes[kind] == shapes["depth"] for kind in GUIDANCE)
+
+
+def test_the_whole_model_has_at_most_eight_million_parameters():
+    nets = DepthNet(), DepthGuidedSegmenter(pretrained=False)
+    assert sum(p.numel() for net in nets for p in net.parameters()) <= 8_000_000
+
+
+@pytest.mark.parametrize("kind", GUIDANCE)
+def test_all_parameters_of_the_branch_receive_gradient(kind):
+    net = make(kind).train()
+    net(image(), depth()).logits.square().sum().backward()
+    for module in (net.depth_features, net.attention):
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None, name
+            assert bool(parameter.grad.isfinite().all()), name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+# --- attention
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", GUIDANCE)
+def test_attention_starts_at_exactly_one(kind):
+    found = make(kind, awake=False)(image(), depth())
+    assert [w.shape[-1] for w in found.attention] == [32, 16, 8, 4, 2]
+    for weights in found.attention:
+        assert torch.equal(weights, torch.ones_like(weights))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [0.3, 30.0])
+def test_attention_always_has_mean_one(scale):
+    net = make()
+    for layer in net.attention:
+        torch.nn.init.normal_(layer.layer.weight, std=scale)
+        torch.nn.init.normal_(layer.layer.bias, mean=-5.0)  # pushes every weight towards nothing
+    for weights in net(image(), depth()).attention:
+        torch.testing.assert_close(weights.mean(dim=(2, 3)), torch.ones(B, 1), rtol=1e-4, atol=0)
+        assert weights.min() >= 0
+
+
+@torch.no_grad()
+def test_attention_that_wants_to_switch_everything_off_is_finite():
+    layer = Attention(2)
+    layer.layer.bias.fill_(-200.0)  # the sigmoid is exactly zero in float32
+    weights = layer(torch.randn(1, 2, 8, 8))
+    assert bool(weights.isfinite().all())
+
+
+@torch.no_grad()
+def test_depth_guides_the_logits_once_the_attention_is_awake():
+    asleep, awake = make(awake=False), make()
+    assert torch.equal(asleep(image(), depth()).logits, asleep(image(), depth(9)).logits)
+    difference = awake(image(), depth()).logits - awake(image(), depth(9)).logits
+    assert difference.abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_second_image_features_are_weights_times_first(monkeypatch):
+    net, seen = make(), {}
+    net.encoder.register_forward_hook(lambda module, inputs, output: seen.update(first=output))
+    net.decoder.register_forward_pre_hook(lambda module, inputs: seen.update(second=inputs[0]))
+    found = net(image(), depth())
+    for first, second, weights in zip(seen["first"], seen["second"], found.attention, strict=True):
+        assert torch.equal(second, first * weights)
+
+
+@torch.no_grad()
+def test_logits_have_the_input_resolution_and_images_are_independent():
+    net = make()
+    found = net(image(), depth())
+    assert found.logits.shape == (B, 1, SIZE, SIZE)
+    assert torch.equal(found.probability, torch.sigmoid(found.logits))
+    alone = net(image()[1:2], depth()[1:2])
+    torch.testing.assert_close(alone.logits, found.logits[1:2], rtol=1e-4, atol=1e-4)
+
+
+# --- the map that feeds the attention
+
+
+@pytest.mark.parametrize("kind", ["depth", "oracle"])
+def test_depth_is_free_of_scale_but_not_of_shape(kind):
+    plain = guidance_map(kind, image(), depth())
+    torch.testing.assert_close(guidance_map(kind, image(), depth() * 3), plain, rtol=1e-4, atol=1e-4)
+    assert (guidance_map(kind, image(), depth(9)) - plain).abs().mean() > 0.5
+    torch.testing.assert_close(plain[:, :1], standardise(torch.log(depth())))
+    assert torch.equal(plain[:, 0], plain[:, 2])
+
+
+def test_none_is_constant_and_learned_is_the_image():
+    assert torch.equal(guidance_map("none", image(), depth()), torch.ones(B, 3, SIZE, SIZE))
+    learned = guidance_map("learned", image())
+    torch.testing.assert_close(learned.mean(dim=(1, 2, 3)), torch.zeros(B), rtol=0, atol=1e-5)
+    torch.testing.assert_close(learned.std(dim=(1, 2, 3)), torch.ones(B), rtol=0.01, atol=0)
+    assert not torch.allclose(learned[:, 0], learned[:, 1])
+
+
+@pytest.mark.parametrize("kind", ["none", "learned", "luminance"])
+def test_arms_without_depth_do_not_see_it(kind):
+    assert torch.equal(guidance_map(kind, image(), depth()), guidance_map(kind, image(), None))
+
+
+def test_luminance_takes_brighter_for_nearer():
+    ramp = torch.linspace(0.1, 0.9, SIZE).expand(1, 3, SIZE, SIZE)
+    guide = guidance_map("luminance", ramp)[0, 0, SIZE // 2]
+    assert bool((guide.diff() < 0).all())
+    torch.testing.assert_close(guidance_map("luminance", image())[:, :1], standardise(luminance_depth(image()).log()))
+
+
+def test_shuffled_is_another_frames_depth():
+    donors = draw_donors(depth())
+    assert torch.equal(guidance_map("shuffled", image(), depth(), donors), guidance_map("depth", image(), donors))
+
+
+def test_donors_are_never_its_own():
+    frames = depth()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        for own, donor in zip(frames, draw_donors(frames), strict=True):
+            assert not torch.equal(own, donor)
+            assert any(torch.equal(donor, frame) for frame in frames)
+    pool = depth(7)[:2]
+    assert all(any(torch.equal(d, p) for p in pool) for d in draw_donors(frames[:1], pool))
+
+
+def test_a_flat_map_is_standardised_to_zeros():
+    assert standardise(torch.full((2, 1, 8, 8), 40.0)).abs().max() < 1e-3
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: guidance_map("dept", image()), "'dept' does not exist: use one of depth, none"),
+        (lambda: DepthGuidedSegmenter("magic", "small"), "'magic' does not exist"),
+        (lambda: guidance_map("depth", image()), "needs a depth map"),
+        (lambda: guidance_map("oracle", image()), "needs a depth map"),
+        (lambda: guidance_map("shuffled", image(), depth()), "needs donors"),
+        (lambda: draw_donors(depth()[:1]), "needs a pool"),
+        (lambda: make("shuffled")(image()[:1], depth()[:1]), "needs a pool"),
+    ],
+)
+def test_errors_say_what_to_do(call, words):
+    with pytest.raises(GuidanceError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
