@@ -10,6 +10,7 @@ logarithms, so that a local correction is a *factor*: +0.1 means ten per cent fu
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import kornia
 import torch
@@ -71,7 +72,7 @@ class GlobalDepth(nn.Module):
         super().__init__()
         widths = (3, *channels)
         self.down = nn.ModuleList(
-            nn.Sequential(block(a, b, stride=2), block(b, b)) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            nn.Sequential(block(a, b, stride=2), block(b, b)) for a, b in pairwise(widths)
         )
         self.whole = nn.Linear(channels[-1], channels[-1])
         pairs = list(zip(channels[:0:-1], channels[-2:0:-1], strict=False))  # (160, 96), (96, 64), (64, 40)
@@ -118,7 +119,8 @@ class DepthNet(nn.Module):
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> DepthMaps:
         h, w = image.shape[2:]
         if h % STRIDE or w % STRIDE or min(h, w) < 2 * STRIDE:
-            raise DepthError(f"the image is {w}×{h}: width and height must be multiples of {STRIDE}, at least {2 * STRIDE}")
+            wanted = f"width and height must be multiples of {STRIDE}, at least {2 * STRIDE}"
+            raise DepthError(f"the image is {w}×{h}: {wanted}")
         centred = image * 2 - 1
         first = up_to(self.global_net(centred), image)
         second = self.local_net(centred)

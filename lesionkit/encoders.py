@@ -4,6 +4,8 @@ An encoder is a module with `channels` (five widths) whose forward returns the f
 deviation of the images it was trained on live inside it.
 """
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -48,7 +50,7 @@ class SmallEncoder(_Encoder):
         super().__init__()
         widths = (3, *self.channels)
         self.stages = nn.ModuleList(
-            nn.Sequential(block(a, b, stride=2), block(b, b)) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            nn.Sequential(block(a, b, stride=2), block(b, b)) for a, b in pairwise(widths)
         )
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:

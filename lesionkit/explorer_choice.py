@@ -83,6 +83,7 @@ def checked_view(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_json(text: str, default: Choice) -> Choice:
+    """The choice that `to_json` wrote, every value checked. Raises StateError."""
     try:
         given = json.loads(text)
     except ValueError as error:
@@ -90,29 +91,31 @@ def from_json(text: str, default: Choice) -> Choice:
     if not isinstance(given, dict):
         raise StateError("this is no saved state: a state is a JSON object")
     refuse_unknown(given, Choice)
-    values = {f.name: getattr(default, f.name) for f in fields(Choice)} | given
-    point = values["point"]
-    if point is not None:
-        if not isinstance(point, (list, tuple)) or len(point) != 2:
-            raise StateError(f"point is {point!r}, but must be x and y")
-        point = tuple(number("point", v, 0, 1e5) for v in point)
-    strokes = values["strokes"]
+    image = _parse_image(given.pop("image")) if "image" in given else default.image
+    strokes = given.pop("strokes", ())
     if not isinstance(strokes, (list, tuple)):
         raise StateError("strokes is no list of strokes")
+    values = {f.name: getattr(default, f.name) for f in fields(Choice)} | given
     return Choice(
-        image=_parse_image(values["image"]), point=point,
+        image=image, strokes=tuple(make_stroke(one) for one in strokes), point=_parse_point(values["point"]),
         threshold=number("threshold", values["threshold"], 0, 1),
         guidance=one_of("guidance", values["guidance"], GUIDANCES),
         other=int(number("other", values["other"], 1, 999)), relief=number("relief", values["relief"], *RELIEF),
-        strokes=tuple(one if isinstance(one, Stroke) else make_stroke(one) for one in strokes),
-        angle=number("angle", values["angle"], -180, 180),
-        **checked_view({name: values[name] for name in VIEW}),
+        angle=number("angle", values["angle"], -180, 180), **checked_view({name: values[name] for name in VIEW}),
     )  # fmt: skip
+
+
+def _parse_point(given: Any) -> tuple[float, float] | None:
+    if given is None:
+        return None
+    if not isinstance(given, (list, tuple)) or len(given) != 2:
+        raise StateError(f"point is {given!r}, but must be x and y")
+    return number("x", given[0], 0, 1e5), number("y", given[1], 0, 1e5)
 
 
 def _parse_image(given: Any) -> Any:
     if not isinstance(given, dict):
-        return given
+        raise StateError(f"image is {given!r}, but must be an object with a kind")
     given = dict(given)
     cls = IMAGES[one_of("kind of image", given.pop("kind", None), tuple(IMAGES))]
     refuse_unknown(given, cls)

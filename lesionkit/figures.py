@@ -24,6 +24,7 @@ from lesionkit.intervals import Interval
 
 INK, GRID = "#333333", "#dddddd"
 TRUTH, FOUND = "#35e0a1", "#ffd23f"  # outlines: what is there, what was found
+Numbers = Sequence | np.ndarray | pd.Series
 SERIES = ("#3b6ea8", "#d9822b", "#7a5195", "#2f9e78", "#b5485d", "#6b6b6b", "#c2a83e", "#4aa3c7")
 WIDTH_IN, DPI = 9.0, 92
 LOOKS = {
@@ -69,7 +70,7 @@ def gallery(rows: Sequence[Row], titles: Sequence[str] | None = None, width_in: 
     return fig
 
 
-def _draw_row(axes: Sequence, row: Row) -> None:
+def _draw_row(axes: np.ndarray, row: Row) -> None:
     arrays = [_shown(row, i) for i in range(len(row.maps))]
     limits = _limits(np.stack(arrays), row.kind) if row.limits == "row" and row.kind != "image" else None
     for i, axis in enumerate(axes):
@@ -119,14 +120,15 @@ def pixels(one: np.ndarray | Tensor) -> np.ndarray:
 
 
 def lines(
-    curves: Mapping[str, Sequence[float]], x: Sequence[float] | None, x_label: str, y_label: str,
+    curves: Mapping[str, Numbers], x: Numbers | None, x_label: str, y_label: str,
     mark: float | None = None, width_in: float = 5.2,
 ) -> Figure:  # fmt: skip
     """Curves over a common x (1, 2, 3 … when None), each labelled; `mark` draws a vertical line."""
     fig, axis = plt.subplots(figsize=(width_in, 2.7), layout="constrained")
     dots = {"marker": "o", "markersize": 3} if max(map(len, curves.values())) < 25 else {}
     for (name, values), colour in zip(curves.items(), SERIES, strict=False):
-        axis.plot(range(1, len(values) + 1) if x is None else x, values, color=colour, label=name, linewidth=1.7, **dots)
+        steps = range(1, len(values) + 1) if x is None else x
+        axis.plot(steps, values, color=colour, label=name, linewidth=1.7, **dots)
     if mark is not None:
         axis.axvline(mark, color=INK, linewidth=0.8, linestyle=":")
     _finish(axis, x_label, y_label)
@@ -153,12 +155,11 @@ def intervals(
 
 
 def points(
-    x: Sequence[float], groups: Mapping[str, Sequence[float]], x_label: str, y_label: str, log: bool = False
+    x: Numbers, groups: Mapping[str, Numbers], x_label: str, y_label: str, log: bool = False
 ) -> Figure:
     """Scatter plots side by side, one per group, over the same x."""
-    fig, axes = plt.subplots(
-        1, len(groups), figsize=(min(WIDTH_IN, 3.1 * len(groups)), 2.8), sharey=True, layout="constrained", squeeze=False
-    )
+    size = (min(WIDTH_IN, 3.1 * len(groups)), 2.8)
+    fig, axes = plt.subplots(1, len(groups), figsize=size, sharey=True, layout="constrained", squeeze=False)
     for axis, (name, values), colour in zip(axes[0], groups.items(), SERIES, strict=False):
         axis.scatter(x, values, s=4, alpha=0.25, color=colour, edgecolors="none")
         axis.set_title(name, fontsize=9, color=INK)
@@ -168,12 +169,13 @@ def points(
     return fig
 
 
-def bars(values: Mapping[str, Sequence[float]], ticks: Sequence[str], x_label: str, y_label: str) -> Figure:
+def bars(values: Mapping[str, Numbers], ticks: Sequence[str], x_label: str, y_label: str) -> Figure:
     """Grouped bars: one group per tick, one bar in it per name."""
     fig, axis = plt.subplots(figsize=(6.4, 2.7), layout="constrained")
     width = 0.8 / len(values)
     for i, ((name, heights), colour) in enumerate(zip(values.items(), SERIES, strict=False)):
-        axis.bar(np.arange(len(ticks)) + (i - (len(values) - 1) / 2) * width, heights, width * 0.92, color=colour, label=name)
+        places = np.arange(len(ticks)) + (i - (len(values) - 1) / 2) * width
+        axis.bar(places, heights, width * 0.92, color=colour, label=name)
     axis.set_xticks(range(len(ticks)), ticks, fontsize=8)
     _finish(axis, x_label, y_label)
     if len(values) > 1:
@@ -191,7 +193,8 @@ def surface(image: Tensor, depth: Tensor, inside: Tensor, title: str = "", step:
     columns, rows = np.meshgrid(np.linspace(-1, 1, w), np.linspace(-1, 1, h))
     fig = plt.figure(figsize=(4.6, 3.9), layout="constrained")
     axis = fig.add_subplot(projection="3d")
-    axis.plot_surface(columns * z, z, -rows * z, facecolors=colour, rstride=1, cstride=1, shade=False, linewidth=0, antialiased=False)
+    plain = {"rstride": 1, "cstride": 1, "shade": False, "linewidth": 0, "antialiased": False}
+    axis.plot_surface(columns * z, z, -rows * z, facecolors=colour, **plain)
     axis.view_init(elev=20, azim=-55)
     axis.set_ylabel("depth", fontsize=8)
     axis.tick_params(labelsize=6, colors=INK)

@@ -117,7 +117,8 @@ def lesion_free_crops(frames: Frames, count: int, seed: int = 0, margin: float =
     normal tissue. At most `count`; fewer where lesions fill the frames."""
     rng = np.random.default_rng([seed, 77])
     size, found = frames.image.shape[-1], []
-    grown = torch.nn.functional.max_pool2d(frames.mask, 2 * max(1, int(margin * size)) + 1, 1, max(1, int(margin * size)))
+    rim = max(1, int(margin * size))
+    grown = torch.nn.functional.max_pool2d(frames.mask, 2 * rim + 1, stride=1, padding=rim)
     for i in rng.permutation(len(frames)):
         if len(found) == count:
             break

@@ -11,6 +11,7 @@ weight starts at 1 and guidance can only be learned.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -90,7 +91,7 @@ class DepthFeatures(nn.Module):
     def __init__(self, channels: tuple[int, ...] = (12, 16, 24, 32, 32)):
         super().__init__()
         widths = (3, *channels)
-        self.stages = nn.ModuleList(block(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.stages = nn.ModuleList(block(a, b) for a, b in pairwise(widths))
 
     def forward(self, guide: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         features = []

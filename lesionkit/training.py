@@ -256,7 +256,9 @@ def joint_objective(loss: losses.JointLoss) -> Objective:
 # --- the two trainings of the method
 
 
-def train_depth(frames: Frames, config: TrainConfig, device: torch.device | str = "cpu", **how) -> tuple[DepthNet, History]:
+def train_depth(
+    frames: Frames, config: TrainConfig, device: torch.device | str = "cpu", **how
+) -> tuple[DepthNet, History]:
     """A depth network on rendered scenes. `how` goes on to `fit`."""
     torch.manual_seed(config.seed)
     net = DepthNet()

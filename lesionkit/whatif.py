@@ -114,8 +114,10 @@ def paint(depth: Float[Tensor, "1 1 s s"], strokes: Sequence[Stroke], box: tuple
 def footprint(points: Sequence[tuple[float, float]], radius: float, box: tuple, size: int) -> Float[Tensor, "1 1 s s"]:
     """1 along the stroke's line, falling off like a bell; the same however densely the mouse was sampled."""
     x, y, width, height = box
-    fixed = 16  # sub-pixel positions: cv2 takes integers with `shift` binary places
-    line = [((px - x) * size / width * fixed, (py - y) * size / height * fixed) for px, py in points]
+    fixed = 16  # sub-pixel positions: cv2 takes integers with `shift` binary places, and 0 for a pixel's centre
+    to_map = [((px - x) * size / width - 0.5, (py - y) * size / height - 0.5) for px, py in points]
+    line = [(fixed * px, fixed * py) for px, py in to_map]
+    line = line if len(line) > 1 else line * 2  # cv2 draws nothing for a single point
     away = np.full((size, size), 255, np.uint8)
     cv2.polylines(away, [np.round(line).astype(np.int32)], False, 0, 1, cv2.LINE_8, shift=4)
     if away.all():  # wholly outside the crop
