@@ -1,14 +1,13 @@
-"""Trains the `reference` weights and measures them: depth on rendered scenes, segmentation on the PraNet split.
+"""Trains the `reference` weights: depth on rendered scenes, segmentation on the training parts of the PraNet split.
 
     LESIONKIT_DATA=... python benchmarks/train_reference.py --out runs/reference
 
 Stages, each resumable after a kill: depth network on rendered scenes (standard and hard, 256 px); segmentation on
 the training parts of Kvasir-SEG and CVC-ClinicDB (PraNet split, less the validation part) with lesion-free crops of
-the same images and rendered scenes; threshold fixed on the validation part; one evaluation of the two test parts.
-Prints a table and writes weights.safetensors and report.json.
+the same images and rendered scenes; threshold fixed on the validation part. Writes weights.safetensors; the test
+parts are not touched here (benchmarks/evaluate_reference.py does that, once).
 """
 
-import json
 import time
 from pathlib import Path
 
@@ -59,16 +58,6 @@ def measure(detector: Detector, samples: list) -> tuple[list, list]:
     return [p for p, _ in found], [m for _, m in found]
 
 
-def report_on(detector: Detector) -> dict:
-    table = {}
-    for name in SETS:
-        probabilities, truths = measure(detector, datasets.open_dataset(name).part("test"))
-        rows = metrics.evaluate_masks([p >= detector.threshold for p in probabilities], truths)
-        table[name] = metrics.summarise(rows)
-        log(f"{name} test: {table[name]}")
-    return table
-
-
 def log(line: str) -> None:
     print(time.strftime("%H:%M:%S"), line, flush=True)
 
@@ -101,9 +90,7 @@ def main(
     held_out = [s for n in SETS for s in datasets.open_dataset(n).part("validation")]
     detector.threshold = metrics.best_threshold(*measure(detector, held_out))
     log(f"threshold {detector.threshold} from {len(held_out)} validation images")
-    detector.save(out / "weights.safetensors")
-    report = {"depth": depth_report, "threshold": detector.threshold, "test": report_on(detector)}
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    log(f"saved {detector.save(out / 'weights.safetensors')}")
 
 
 if __name__ == "__main__":

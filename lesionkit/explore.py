@@ -271,7 +271,7 @@ def _number_rows(state: ExplorerState) -> list[dict[str, Any]]:
     for name, values in state.numbers().items():
         label, kind, meaning = NUMBERS[name]
         texts = {side: _written(values[side], kind, signed=side == "change") for side in ("now", "original", "change")}
-        rows.append({"name": name, "label": label, "help": meaning, **texts, "changed": bool(values["change"])})
+        rows.append({"name": name, "label": label, "help": meaning, **texts, "changed": texts["change"][0] in "+−"})
     return rows
 
 

@@ -206,8 +206,9 @@ def test_slices_and_joins_keep_lesions_with_their_pictures(some):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_drawn_scenes_depth_is_that_of_a_long_plain_march(name):
     """Against 300 short steps from the lens, without the shortcuts of `coarse_to_fine`."""
-    draws = [scenes.Draw(np.random.default_rng([0, number]), CONFIGS[name]) for number in range(4)]
-    tube, camera = (scenes._stack(draws, part, cls, torch.device("cpu")) for part, cls in (("tube", Tube), ("camera", Camera)))
+    draws = [scenes.Draw(np.random.default_rng([0, number]), CONFIGS[name]) for number in range(2)]
+    cpu = torch.device("cpu")
+    tube, camera = (scenes._stack(draws, part, cls, cpu) for part, cls in (("tube", Tube), ("camera", Camera)))
     rays = scenes._camera_rays(camera, 64)
     elements = scenes._place_elements(draws, tube, rays, aperture(camera, 64, 64))
     depth = coarse_to_fine(tube, elements, rays).flatten(1)

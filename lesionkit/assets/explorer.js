@@ -244,6 +244,7 @@ class Stack {
     this.draw();
     this.root.dataset.updates = String(Number(this.root.dataset.updates ?? 0) + 1);
     this.root.dataset.runs = message.runs;
+    this.root.dataset.json = message.json;
     landed();
   }
 

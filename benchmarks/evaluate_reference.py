@@ -1,0 +1,76 @@
+"""Measures the shipped weights on the two test parts of the PraNet split and on lesion-free rendered scenes.
+
+    LESIONKIT_DATA=... python benchmarks/evaluate_reference.py
+
+Per-image figures at the original's resolution, then the mean, with 95 % bootstrap intervals; the threshold is the one
+in the weight file, fixed on the validation part. Writes figures/reference.csv (one row per set) and
+figures/reference_by_size.csv (one row per set and size of lesion).
+"""
+
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+
+from lesionkit import datasets, fusion, metrics
+from lesionkit.detector import Detector
+from lesionkit.scenes import SceneConfig, stream_scenes
+
+FIGURES = Path(__file__).resolve().parent.parent / "figures"
+SETS = {"kvasir-seg": "Kvasir-100", "cvc-clinicdb": "ClinicDB-62"}
+SCENES = 100
+
+
+def real_masks(detector: Detector, name: str) -> tuple[list, list, list[str]]:
+    samples = datasets.open_dataset(name).part("test")
+    pairs = [(detector(image).mask, mask) for image, mask in map(datasets.read_sample, samples)]
+    return [p for p, _ in pairs], [m for _, m in pairs], [sample.name for sample in samples]
+
+
+def lesion_free_scenes(detector: Detector) -> list[bool]:
+    """Whether each of SCENES lesion-free scenes (a seed of their own) raises a false alarm."""
+    alarms = []
+    for scenes in stream_scenes(SCENES * 8, 256, seed=9_000_011, config=SceneConfig.standard()):
+        empty = np.flatnonzero(scenes.mask.flatten(1).amax(1) == 0)
+        alarms += [metrics.false_alarm(detector(fusion.to_array(scenes.image[i])).mask) for i in empty]
+        if len(alarms) >= SCENES:
+            break
+    return alarms[:SCENES]
+
+
+def row(images: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, object]:
+    line = {"images": len(images)}
+    for column in ("dice", "iou", "sensitivity", "precision", "boundary_f1"):
+        one = metrics.bootstrap_mean(images[column])
+        line |= {column: one.mean, f"{column}_low": one.low, f"{column}_high": one.high}
+    found = metrics.bootstrap_mean(lesions["detected"].astype(float))
+    return line | {"lesions": len(lesions), "lesion_sensitivity": found.mean}
+
+
+@click.command()
+@click.option("--weights", default="reference")
+@click.option("--device", default="auto")
+def main(weights: str, device: str) -> None:
+    detector = Detector.from_pretrained(weights, device)
+    rows, sizes = {}, {}
+    for name, label in SETS.items():
+        masks, truths, names = real_masks(detector, name)
+        images, lesions = metrics.evaluate_masks(masks, truths, names), metrics.evaluate_lesions(masks, truths, names)
+        rows[label], sizes[label] = row(images, lesions), metrics.by_size(images, lesions)
+    alarms = np.array(lesion_free_scenes(detector), dtype=float)
+    one = metrics.bootstrap_mean(alarms)
+    rows["lesion-free scenes"] = {
+        "images": len(alarms), "false_alarm_rate": one.mean, "false_alarm_low": one.low, "false_alarm_high": one.high,
+    }  # fmt: skip
+    table = pd.DataFrame(rows).T.rename_axis("set").assign(threshold=detector.threshold)
+    by_size = pd.concat(sizes, names=["set"])
+    FIGURES.mkdir(exist_ok=True)
+    table.to_csv(FIGURES / "reference.csv", float_format="%.4f")
+    by_size.to_csv(FIGURES / "reference_by_size.csv", float_format="%.4f")
+    click.echo(table.T.to_string(float_format="%.3f"))
+    click.echo(by_size.to_string(float_format="%.3f"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,459 @@
+"""The explorer in a real Chromium, served by Voila and by JupyterLab: what a person does, and what is then to be seen.
+
+Each server runs once for the whole file, on a free port of this machine. Between tests the explorer is put back by
+loading an empty saved state, which is faster than a new kernel and is a feature of its own.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lesionkit.detector import Detector
+from lesionkit.explorer_pictures import panels
+from lesionkit.explorer_state import ExplorerState
+
+pytestmark = pytest.mark.browser
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+WAIT_MS = 60_000  # a loaded machine; nothing here takes as long on a quiet one
+NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "explore.ipynb"
+
+
+# --- servers and pages --------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@contextmanager
+def serving(arguments: list[str], folder: Path, port: int) -> Iterator[str]:
+    """A server in a process group of its own, with settings of its own, ended by its group's number."""
+    places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "LESIONKIT_RUNS": "runs"}
+    environment = os.environ | {name: str(folder / place) for name, place in places.items()}
+    environment["JUPYTERLAB_SETTINGS_DIR"] = environment["JUPYTERLAB_WORKSPACES_DIR"] = str(folder / "lab")
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen([sys.executable, "-m", *arguments], cwd=folder, env=environment, stdout=log,
+                                  stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+        try:
+            wait_for_port(port, server, folder / "server.log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            try:
+                server.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+
+
+def wait_for_port(port: int, server: subprocess.Popen, log: Path) -> None:
+    for _ in range(600):
+        if server.poll() is not None:
+            pytest.fail(f"the server ended at once: {log.read_text()[-800:]}")
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail(f"the server did not start: {log.read_text()[-800:]}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with a copy of the notebook: what a person saves must not land in the checkout."""
+    folder = tmp_path_factory.mktemp("browser")
+    shutil.copy(NOTEBOOK, folder / "explore.ipynb")
+    return folder
+
+
+class Theatre:
+    """The browser and the two servers, each started when the first test asks for it."""
+
+    def __init__(self, folder: Path, chromium: str, ending: ExitStack):
+        from playwright.sync_api import sync_playwright
+
+        self.folder, self.ending = folder, ending
+        playwright = ending.enter_context(sync_playwright())
+        self.browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        ending.callback(self.browser.close)
+
+    def page(self, command: list[str], port: int, path: str = "/"):
+        address = self.ending.enter_context(serving(command, self.folder, port))
+        page = self.browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(WAIT_MS)
+        page.goto(f"{address}{path}", timeout=2 * WAIT_MS)
+        return page, address
+
+    @cached_property
+    def voila(self) -> "Screen":
+        port = free_port()
+        page, address = self.page(
+            ["voila", "explore.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"], port
+        )
+        return opened(page, address)
+
+    @cached_property
+    def lab(self) -> "Screen":
+        port = free_port()
+        quiet = [
+            "--ServerApp.token=",
+            "--ServerApp.password=",
+            "--allow-root",
+            "--no-browser",
+            "--ServerApp.ip=127.0.0.1",
+        ]
+        command = ["jupyterlab", *quiet, f"--ServerApp.port={port}", f"--ServerApp.root_dir={self.folder}"]
+        page, address = self.page(command, port, "/lab/tree/explore.ipynb")
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        return opened(page, address)
+
+
+@pytest.fixture(scope="module")
+def ending() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def theatre(chromium, absent, folder, ending) -> Theatre:
+    if importlib.util.find_spec("voila") is None:
+        absent("voila is not installed: pip install -e .[app]")
+    if not hasattr(ending, "theatre"):  # once for the file; but whether it may be skipped is asked for every test
+        ending.theatre = Theatre(folder, chromium, ending)
+    return ending.theatre
+
+
+def opened(page, address: str) -> "Screen":
+    page.wait_for_selector(".lk-stack[data-draws]")
+    return Screen(page, address)
+
+
+class Screen:
+    """What a test does to the page and reads off it."""
+
+    def __init__(self, page, address: str):
+        self.address = address
+        self.page, self.root, self.stage = page, page.locator(".lk-stack"), page.locator(".lk-stage")
+
+    def count(self, name: str) -> int:
+        return int(self.root.get_attribute(f"data-{name}") or 0)
+
+    @contextmanager
+    def answered(self) -> Iterator[None]:
+        """Wait until what is done inside has been answered by the kernel and drawn."""
+        before = self.count("updates")
+        yield
+        self.page.wait_for_function(
+            "n => { const s = document.querySelector('.lk-stack');"
+            "return Number(s.dataset.updates) > n && s.getAttribute('aria-busy') !== 'true'; }",
+            arg=before,
+        )
+        self.settle()
+
+    def settle(self) -> None:
+        """Two frames: what was to be drawn has been drawn."""
+        self.page.evaluate("() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
+
+    def pixel(self, x: float, y: float, panel: str | None = None) -> np.ndarray:
+        """Colour at a place of the image (shares of width and height) on a panel, or on the stage."""
+        canvas = f"[data-panel={panel}] canvas" if panel else ".lk-stage"
+        return np.array(self.page.evaluate(
+            "([s, x, y]) => { const c = document.querySelector(s);"
+            "return [...c.getContext('2d').getImageData(x * c.width, y * c.height, 1, 1).data].slice(0, 3); }",
+            [canvas, x, y]))  # fmt: skip
+
+    def number(self, name: str, column: int = 0) -> str:
+        return self.page.locator(f"[data-number={name}] td").nth(column).inner_text()
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """A place of the image on the stage, as a place on the page."""
+        self.stage.scroll_into_view_if_needed()
+        box = self.stage.bounding_box()
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    def slider(self, name: str):
+        return self.page.get_by_role("slider", name=name)
+
+    def open(self, name: str, data: bytes) -> None:
+        self.root.locator("input[type=file]").set_input_files({"name": name, "mimeType": "", "buffer": data})
+
+    def saved(self) -> dict:
+        with self.page.expect_download() as download:
+            self.root.get_by_role("button", name="Save the state as JSON").click()
+        return json.loads(Path(download.value.path()).read_text())
+
+    def error(self) -> str:
+        return self.root.locator(".lk-error:not(.lk-silence)").inner_text()
+
+    def fresh(self) -> "Screen":
+        with self.answered():
+            self.open("empty.json", b"{}")
+        self.root.get_by_role("button", name="point", exact=True).click()
+        return self
+
+
+@pytest.fixture
+def screen(theatre) -> Screen:
+    return theatre.voila.fresh()
+
+
+@pytest.fixture
+def lab(theatre) -> Screen:
+    return theatre.lab.fresh()
+
+
+@pytest.fixture(scope="module")
+def reference() -> Detector:
+    return Detector.from_pretrained("reference", device="auto")
+
+
+@pytest.fixture
+def state(reference) -> ExplorerState:
+    """The same explorer in this process: what the page must show."""
+    return ExplorerState(reference)
+
+
+# --- Voila --------------------------------------------------------------------------------------------
+
+
+def test_the_panels_show_what_the_state_says(screen, state):
+    drawn, places = panels(state), [(0.3, 0.3), (0.5, 0.62), (0.7, 0.4)]
+    for name in ("image", "depth_target", "probability", "mask", "detection"):
+        expected = [drawn[name][int(y * 256), int(x * 256)].astype(int) for x, y in places]
+        seen = [screen.pixel(x, y, name) for x, y in places]
+        assert np.abs(np.array(seen) - expected).mean() < 14, name  # JPEG, and a panel of half the size
+    numbers = state.numbers()
+    assert screen.number("mask_area") == f"{100 * numbers['mask_area']['now']:.1f} %"
+    assert screen.number("sensitivity") == f"{100 * numbers['sensitivity']['now']:.1f} %"
+
+
+def test_dragging_ends_at_the_last_position_without_a_queue(screen, state):
+    handle = screen.slider("Relief ×")
+    box = handle.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    screen.page.mouse.move(x, y)
+    screen.page.mouse.down()
+    for step in range(60):  # faster than the model can follow
+        screen.page.mouse.move(x + step % 30, y)
+    screen.page.mouse.move(x + 20, y)
+    runs = screen.count("runs")
+    screen.page.mouse.up()
+    wanted = float(handle.get_attribute("aria-valuenow"))
+    assert wanted > 1.5
+    screen.page.wait_for_function(
+        "v => JSON.parse(document.querySelector('.lk-stack').dataset.json || '{}').relief === v", arg=wanted
+    )
+    screen.settle()
+    assert screen.count("runs") - runs <= 3  # the one under way and the last: nothing stale was waiting
+    state.set_guidance(relief=wanted)
+    assert screen.number("probability_area") == f"{100 * state.numbers()['probability_area']['now']:.1f} %"
+
+
+def test_opacity_blends_two_panels_in_the_browser(screen):
+    screen.page.get_by_label("Over", exact=True).select_option("mask")
+    low, high = screen.pixel(0.3, 0.3, "image"), screen.pixel(0.3, 0.3, "mask")
+    assert np.abs(screen.pixel(0.3, 0.3) - low).max() < 25
+    screen.page.get_by_label("Opacity").fill("0.5")
+    screen.settle()
+    assert np.abs(screen.pixel(0.3, 0.3) - (low + high) / 2).max() < 15
+    screen.page.get_by_label("Opacity").fill("1")
+    screen.settle()
+    assert np.abs(screen.pixel(0.3, 0.3) - high).max() < 3
+
+
+def test_a_click_measures_there(screen, state):
+    with screen.answered():
+        screen.page.mouse.click(*screen.at(0.6, 0.25))
+    x, y = screen.saved()["point"]
+    assert (x / 256, y / 256) == pytest.approx((0.6, 0.25), abs=0.01)
+    state.click(x, y)
+    attention = state.profile_at_click()["attention"]
+    label = screen.page.get_by_role("img", name=re.compile("^Attention at the point")).get_attribute("aria-label")
+    assert [float(v) for v in re.findall(r"1/\d+ ([\d.]+)", label)] == pytest.approx(attention, abs=0.006)
+    assert "exact" in screen.page.get_by_role("img", name=re.compile("^Depth along the line")).get_attribute(
+        "aria-label"
+    )
+
+
+def test_the_keyboard_measures_zooms_and_sees_before(screen):
+    screen.stage.focus()
+    for _ in range(5):
+        screen.page.keyboard.press("ArrowRight")
+    with screen.answered():
+        screen.page.keyboard.press("Enter")
+    assert screen.saved()["point"] == pytest.approx([128 + 5 * 256 / 50, 128], abs=1)
+    corner = screen.pixel(0.05, 0.5, "image")
+    screen.page.keyboard.press("+")
+    screen.page.keyboard.press("+")
+    screen.settle()
+    assert np.abs(screen.pixel(0.05, 0.5, "image") - corner).max() > 10  # every panel zooms with the stage
+    screen.page.wait_for_timeout(400)
+    assert screen.saved()["zoom"][0] == pytest.approx(1.96)
+    screen.page.keyboard.press("0")
+
+
+def test_painting_bends_the_depth_there_and_before_shows_it_straight(screen):
+    before, elsewhere = screen.pixel(0.25, 0.5, "depth_used"), screen.pixel(0.75, 0.8, "depth_used")
+    screen.root.get_by_role("button", name="push nearer").click()
+    with screen.answered():
+        screen.page.mouse.move(*screen.at(0.2, 0.5))
+        screen.page.mouse.down()
+        screen.page.mouse.move(*screen.at(0.3, 0.5), steps=6)
+        screen.page.mouse.up()
+    screen.page.wait_for_function("() => document.querySelector('.lk-stack').dataset.json.includes('strokes')")
+    screen.page.wait_for_timeout(500)
+    assert len(screen.saved()["strokes"]) == 1
+    painted = screen.pixel(0.25, 0.5, "depth_used")
+    assert np.abs(painted - before).max() > 15
+    assert np.abs(screen.pixel(0.75, 0.8, "depth_used") - elsewhere).max() <= 1
+    screen.stage.focus()
+    screen.page.keyboard.down("b")
+    screen.settle()
+    assert np.abs(screen.pixel(0.25, 0.5, "depth_used") - before).max() <= 1
+    screen.page.keyboard.up("b")
+    screen.settle()
+    assert (screen.pixel(0.25, 0.5, "depth_used") == painted).all()
+    with screen.answered():
+        screen.root.get_by_role("button", name="Undo").click()
+    assert np.abs(screen.pixel(0.25, 0.5, "depth_used") - before).max() <= 1
+
+
+def test_the_threshold_moves_the_mask_and_the_numbers(screen):
+    areas = []
+    for key in ("Home", "End"):
+        with screen.answered():
+            screen.slider("Threshold").press(key)
+        areas.append(
+            (screen.number("mask_area"), screen.pixel(0.5, 0.5, "mask").tolist(), screen.number("sensitivity"))
+        )
+    assert areas == [(areas[0][0], [255] * 3, "100.0 %"), ("0.0 %", [0] * 3, "0.0 %")]
+    assert float(areas[0][0].split()[0]) > 50
+
+
+def test_an_upload_is_shown_and_what_is_no_image_is_told(screen):
+    red = np.zeros((90, 160, 3), np.uint8)
+    red[..., 2] = 200
+    red[:, :80] = 120  # BGR: the left half grey, the right half red
+    with screen.answered():
+        screen.open("mine.png", cv2.imencode(".png", red)[1].tobytes())
+    assert "mine.png" in screen.root.locator(".lk-status").inner_text()
+    assert np.abs(screen.pixel(0.75, 0.5) - [200, 0, 0]).max() < 8
+    assert np.abs(screen.pixel(0.25, 0.5) - 120).max() < 8
+    assert screen.number("sensitivity") == "—"
+    screen.open("notes.png", b"this is text")
+    screen.page.wait_for_selector(".lk-error:not(.lk-silence):visible")
+    assert "is not an image" in screen.error()
+    with screen.answered():  # the rest keeps working
+        screen.page.mouse.click(*screen.at(0.5, 0.5))
+    assert screen.saved()["image"]["name"] == "mine.png"
+    assert not screen.root.locator(".lk-error:not(.lk-silence)").is_visible()
+
+
+def test_a_grey_and_a_huge_upload_come_with_a_sentence(screen):
+    noise = np.random.default_rng(0).integers(40, 220, (4200, 4200), dtype=np.uint8)
+    huge = cv2.imencode(".png", noise, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+    assert len(huge) > 8e6  # the browser reduces it before it is sent
+    with screen.answered():
+        screen.open("huge.png", huge)
+    note = screen.root.locator(".lk-note").inner_text()
+    assert "Reduced from 2048×2048" in note
+    assert "grey" in note
+    screen.open("huge.png", b"x" * 9_000_000)
+    screen.page.wait_for_selector(".lk-error:not(.lk-silence):visible")
+    assert "9 MB" in screen.error()
+
+
+def test_a_saved_state_brings_the_view_back(screen):
+    with screen.answered():
+        screen.page.get_by_label("Depth", exact=True).select_option("flattened")
+    flat, number = screen.pixel(0.6, 0.3, "depth_used"), screen.number("probability_area")
+    saved = screen.saved()
+    assert saved == {"guidance": "flat"}
+    with screen.answered():
+        screen.root.get_by_role("button", name="Undo").click()
+    with screen.answered():
+        screen.open("view.json", json.dumps(saved).encode())
+    assert (screen.pixel(0.6, 0.3, "depth_used") == flat).all()
+    assert screen.number("probability_area") == number
+    with screen.page.expect_download() as download:
+        screen.root.get_by_role("button", name="Save the view as a picture").click()
+    assert cv2.imread(str(download.value.path())).shape[1] > 900
+
+
+def test_everything_has_a_name_and_fits_into_1280_pixels(screen):
+    nameless = screen.page.evaluate(
+        "() => [...document.querySelector('.lesionkit-explorer')"
+        ".querySelectorAll('button, select, input, textarea, [role=slider]')]"
+        ".filter(n => n.offsetParent && !n.getAttribute('aria-label') && !n.textContent.trim() && !n.labels?.length)"
+        ".map(n => n.outerHTML.slice(0, 120))"
+    )
+    assert nameless == []
+    for name in ("Size, mm", "Height ×", "Colour", "Light", "View, °", "Relief ×", "Threshold", "Line, °"):
+        assert screen.slider(name).count() == 1, name
+    assert screen.page.evaluate("() => document.documentElement.scrollWidth") <= 1280
+
+
+# --- JupyterLab ---------------------------------------------------------------------------------------
+
+
+def test_lab_drags_a_slider_and_keeps_its_shortcuts_out(lab):
+    screen = lab
+    cells = screen.page.locator(".jp-Cell").count()
+    with screen.answered():
+        screen.slider("Size, mm").press("End")
+    assert "mm" in screen.root.locator(".lk-status").inner_text()
+    screen.stage.focus()
+    for key in ("b", "a", "0", "0"):
+        screen.page.keyboard.press(key)
+    assert screen.page.locator(".jp-Cell").count() == cells  # "b" alone would have made one
+    assert screen.page.evaluate("() => document.querySelector('.lesionkit-explorer').scrollWidth <= "
+                                "document.querySelector('.lesionkit-explorer').clientWidth + 2")  # fmt: skip
+
+
+def test_lab_paints_and_follows(lab):
+    screen = lab
+    screen.root.get_by_role("button", name="push away").click()
+    before = screen.pixel(0.3, 0.6, "depth_used")
+    with screen.answered():
+        screen.page.mouse.click(*screen.at(0.3, 0.6))
+    assert np.abs(screen.pixel(0.3, 0.6, "depth_used") - before).max() > 10
+
+
+def test_lab_saves_a_small_notebook(lab, folder):
+    lab.page.keyboard.press("Control+s")
+    lab.page.wait_for_timeout(1500)
+    assert (folder / "explore.ipynb").stat().st_size < 700_000
+
+
+def test_when_the_kernel_dies_a_sentence_says_so_and_blending_goes_on(lab):
+    screen = lab
+    with urllib.request.urlopen(f"{screen.address}/api/kernels") as answer:
+        (kernel,) = json.load(answer)
+    request = urllib.request.Request(f"{screen.address}/api/kernels/{kernel['id']}", method="DELETE")
+    urllib.request.urlopen(request).close()
+    screen.page.mouse.click(*screen.at(0.5, 0.5))
+    screen.root.locator(".lk-silence").wait_for(state="visible")
+    assert "kernel" in screen.root.locator(".lk-silence").inner_text()
+    screen.page.get_by_label("Over", exact=True).select_option("mask")
+    screen.page.get_by_label("Opacity").fill("1")
+    screen.settle()
+    assert np.abs(screen.pixel(0.4, 0.4) - screen.pixel(0.4, 0.4, "mask")).max() < 3
