@@ -75,6 +75,7 @@ def validate_options(options: RunOptions) -> Plan:
         "device": options.device,
     }
     values = {name: parameters.VALIDATORS[name](name, value) for name, value in given.items()}
+    _check_files(values["dataset"])
     if values["dataset"].startswith(datasets.FOLDER):
         # The kernel works in another directory, so a relative path would mean another folder there.
         values["dataset"] = f"{datasets.FOLDER}{datasets.folder_of(values['dataset'])}"
@@ -90,6 +91,16 @@ def validate_options(options: RunOptions) -> Plan:
         _check_notebook(plan.notebook(name))
     _check_other_results(plan)
     return plan
+
+
+def _check_files(dataset: str) -> None:
+    """A mask of another size or a file that is cut off should not be met by the third notebook, minutes later."""
+    if dataset == "scenes":
+        return
+    try:
+        datasets.check_files(datasets.open_dataset(dataset).samples)
+    except datasets.DatasetError as error:
+        raise ParameterError(str(error)) from None
 
 
 def select(only: str | None, source: Path, update_notebooks: bool = False) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ model input. Nothing here needs a network; `lesionkit.fetching` downloads and ve
 import csv
 import difflib
 import hashlib
+import io
 import os
 import re
 import unicodedata
@@ -20,6 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import platformdirs
+from PIL import Image, UnidentifiedImageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 PARTS = ("train", "validation", "test")
@@ -392,9 +394,7 @@ def read_mask(path: Path, size_hw: tuple[int, int] | None = None) -> np.ndarray:
     """
     mask = read_mask_values(path) > 127
     if size_hw is not None and mask.shape != tuple(size_hw):
-        (have_h, have_w), (want_h, want_w) = mask.shape, size_hw
-        raise InvalidData(f"mask {path} is {have_w}×{have_h} but its image is {want_w}×{want_h}: "
-                          "replace it by a mask of the image's own size")  # fmt: skip
+        raise _wrong_size(path, mask.shape, size_hw)
     return mask
 
 
@@ -404,7 +404,32 @@ def read_sample(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     return image, read_mask(sample.mask, image.shape[:2])
 
 
-def _decode(path: Path, flags: int) -> np.ndarray:
+def check_files(samples: Iterable[Sample]) -> None:
+    """Whether every file is whole and every mask of its image's size, from bytes and headers: a second per thousand
+    images, where decoding them takes ten. Raises as `read_sample` does, for the first that is not."""
+    for sample in samples:
+        (have_w, have_h), (want_w, want_h) = _header_size(sample.mask), _header_size(sample.image)
+        if (have_w, have_h) != (want_w, want_h):
+            raise _wrong_size(sample.mask, (have_h, have_w), (want_h, want_w))
+
+
+def _header_size(path: Path) -> tuple[int, int]:
+    """Width and height as `read_image` would give them, without decoding."""
+    try:
+        with Image.open(io.BytesIO(_whole_bytes(path))) as picture:
+            turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn
+            return picture.size[::-1] if turned else picture.size
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        raise InvalidData(f"{path} is not an image, or it is damaged: replace it") from None
+
+
+def _wrong_size(path: Path, have_hw: tuple[int, int], want_hw: tuple[int, int]) -> InvalidData:
+    (have_h, have_w), (want_h, want_w) = have_hw, want_hw
+    return InvalidData(f"mask {path} is {have_w}×{have_h} but its image is {want_w}×{want_h}: "
+                       "replace it by a mask of the image's own size")  # fmt: skip
+
+
+def _whole_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -415,7 +440,11 @@ def _decode(path: Path, flags: int) -> np.ndarray:
         raise InvalidData(f"{path} is empty: copy or download it again")
     if _is_cut_off(data):
         raise InvalidData(f"{path} is cut off after {len(data)} bytes: copy or download it again")
-    pixels = _quiet_imdecode(data, flags)
+    return data
+
+
+def _decode(path: Path, flags: int) -> np.ndarray:
+    pixels = _quiet_imdecode(_whole_bytes(path), flags)
     if pixels is None:
         raise InvalidData(f"{path} is not an image that OpenCV can decode, or it is damaged: replace it")
     return pixels
