@@ -36,7 +36,7 @@ class Profile:
     test_scenes: int = 64  # reported, never looked at while anything is chosen
     depth_epochs: int = 8  # AbsRel 0.08 after these, 0.076 after twelve; the floor is 0.15
     segmentation_epochs: int = 8  # Dice 0.8; the loss still falls slowly
-    ablation_epochs: int = 3  # nine pairs of losses and six arms train anew on half of the frames
+    ablation_epochs: int = 3  # seven pairs of losses and six arms train anew on half of the frames
     batch_size: int = 16  # two CPU cores are busy from 8 on; more costs memory and steps
     train_images: int = 240  # at most so many real training images (data sets other than `scenes`)
     test_images: int = 100  # at most so many real test images

@@ -47,6 +47,12 @@ class TrainConfig:
     seed: int = 0
 
 
+def short(epochs: int, batch_size: int, seed: int) -> TrainConfig:
+    """The configuration of the many small trainings of an ablation: half the batch, so that there are enough steps,
+    and a moving average that forgets the untrained weights sooner."""
+    return TrainConfig(epochs, max(2, batch_size // 2), average=0.95, seed=seed)
+
+
 @dataclass(frozen=True)
 class History:
     """Mean training loss per epoch."""
