@@ -2,13 +2,24 @@
 
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
 __version__ = version("lesionkit")
 __all__ = ["Detection", "Detector", "__version__"]
 
 
+ROOMS = {path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__"}
+
+
 def __getattr__(name: str) -> object:
-    """`Detector` is imported when it is asked for: the command line's help should not wait for torch."""
+    """`Detector` and the rooms (`lesionkit.scenes`, …) are imported when they are asked for: the command line's help
+    should not wait for torch."""
     if name in ("Detector", "Detection"):
         return getattr(import_module("lesionkit.detector"), name)
+    if name in ROOMS:
+        return import_module(f"lesionkit.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *ROOMS})

@@ -172,11 +172,11 @@ def execute(options: RunOptions, echo: Callable[..., None] = click.echo) -> Path
     for name in skipped:
         echo(f"{name:<18} same inputs, skipped")
     todo = plan.names[len(skipped) :]
-    for (
-        name
-    ) in todo:  # results of an earlier run must not stand beside those of this one when it stops halfway
+    for name in todo:  # results of an earlier run must not stand beside those of this one when it stops halfway
         plan.record(name).unlink(missing_ok=True)
         plan.copy(name).unlink(missing_ok=True)
+        for artefact in parameters.ARTEFACTS.get(name, ()):
+            (plan.dir / "artefacts" / artefact).unlink(missing_ok=True)
     plan.copy("").parent.mkdir(parents=True, exist_ok=True)
     for name in todo:
         _run_one(plan, name, inputs, echo)

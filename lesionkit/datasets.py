@@ -419,7 +419,7 @@ def _header_size(path: Path) -> tuple[int, int]:
         with Image.open(io.BytesIO(_whole_bytes(path))) as picture:
             turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn
             return picture.size[::-1] if turned else picture.size
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError):
         raise InvalidData(f"{path} is not an image, or it is damaged: replace it") from None
 
 

@@ -47,7 +47,7 @@ class DepthMaps:
 
 @dataclass(frozen=True)
 class DepthConfig:
-    """Widths of the networks; about 0.9 million parameters, few of them at full resolution."""
+    """Widths of the networks; 0.98 million parameters, few of them at full resolution."""
 
     global_channels: tuple[int, ...] = (24, 40, 64, 96, 160)  # at 1/2, 1/4, … 1/32: deep enough to see the whole scene
     local_channels: int = 12  # full resolution is dear: 12 channels cost as much as 48 at a quarter

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lesionkit import datasets
 from lesionkit.preprocess import content_box, content_mask, crop_resize, preprocess
-from lesionkit.scenes import Lesion, SceneConfig, render_scenes, stream_scenes
+from lesionkit.scenes import Lesion, SceneConfig, stream_scenes
 
 # each part of the rendered data is a stream of its own, so that no scene is ever in two parts
 STREAMS = {"train": 1_000_003, "validation": 2_000_003, "test": 3_000_017}
@@ -146,11 +146,3 @@ def _crop(frame: Frames, box: Tensor, size: int) -> Frames:
     names = tuple(f"{name}-free" for name in frame.names)
     lesions = None if frame.lesions is None else ((),)
     return Frames(raw, image, torch.zeros_like(image[:, :1]), content_mask(image), names, depth, lesions)
-
-
-def example_scene(size_px: int = 128, seed: int = 0, config: SceneConfig | None = None) -> Frames:
-    """One rendered frame with a lesion, for a first look."""
-    number = next(i for i in range(100) if render_scenes(1, 32, seed, "cpu", config, first=i).lesions[0])
-    scene = render_scenes(1, size_px, seed, "cpu", config, first=number)
-    seen = preprocess(scene.image, size_px)
-    return Frames(scene.image, seen.image, scene.mask, seen.content, ("example",), scene.depth, scene.lesions)

@@ -145,9 +145,10 @@ def _camera_rays(camera: shading.Camera, size_px: int) -> Float[Tensor, "b 3 h w
 def _place_elements(draws: list[Draw], tube: Tube, rays: Tensor, inside: Tensor) -> Elements:
     """Puts every element where a randomly chosen pixel meets the wall, so that it can be seen."""
     b, device = len(draws), rays.device
-    pixels = torch.tensor(np.stack([draw.candidates for draw in draws]), device=device)  # b×k×t×2 in [-1, 1]
+    candidates = np.stack([draw.candidates for draw in draws]).astype(np.float32)
+    pixels = torch.from_numpy(candidates).to(device)  # b×k×t×2 in [-1, 1], t tries for each element
     candidate = F.grid_sample(
-        torch.cat([rays, inside], dim=1), pixels.flatten(1, 2)[:, None].float(), align_corners=False, mode="nearest"
+        torch.cat([rays, inside], dim=1), pixels.flatten(1, 2)[:, None], align_corners=False, mode="nearest"
     )[:, :, 0]
     direction, seen = candidate[:, :3], candidate[:, 3]
     start = torch.full_like(seen, 0.5)

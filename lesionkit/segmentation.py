@@ -20,12 +20,13 @@ from torch.nn import functional as F
 
 from lesionkit.depth import block, luminance_depth, up_to
 from lesionkit.encoders import make_encoder
+from lesionkit.preprocess import STRIDE, content_mask
 
 GUIDANCE = ("depth", "none", "learned", "luminance", "shuffled", "oracle")
 
 
 class GuidanceError(ValueError):
-    """A kind of guidance that does not exist, or whose input is missing; one sentence."""
+    """A kind of guidance that does not exist, or an input that is missing or of a wrong size; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def guidance_map(
         return standardise(image)
     source = {"depth": depth, "oracle": depth, "shuffled": donors}.get(kind)
     if kind == "luminance":
-        source = luminance_depth(image)
+        source = _inside_only(luminance_depth(image), content_mask(image))
     if source is None:
         raise GuidanceError(f"guidance {kind!r} needs {'donors' if kind == 'shuffled' else 'a depth map'}: pass it")
     return standardise(torch.log(source.clamp_min(1e-3))).expand(-1, 3, -1, -1)
@@ -75,14 +76,24 @@ def standardise(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return (maps - mean) / (deviation + 1e-3)
 
 
-def draw_donors(depth: Float[Tensor, "b 1 h w"], pool: Float[Tensor, "n 1 h w"] | None = None) -> Tensor:
-    """Another frame's depth for every frame of a batch, never its own: rotated by one within the batch, or the next
-    ones of a pool that does not hold the batch. Raises GuidanceError for a batch of one without a pool."""
-    if pool is not None:
-        return pool[torch.randint(len(pool), (len(depth),))].to(depth.device)
-    if len(depth) < 2:
-        raise GuidanceError("shuffled guidance for a single frame needs a pool of other frames' depth: pass donors")
-    return depth.roll(int(torch.randint(1, len(depth), (1,))), dims=0)
+def _inside_only(maps: Float[Tensor, "b 1 h w"], content: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """The maps with their mean over the content put outside it. The black surround reads as "farthest of all" by its
+    brightness; left in, it would use up the map's range and cripple the luminance control."""
+    mean = (maps * content).sum((2, 3), keepdim=True) / content.sum((2, 3), keepdim=True).clamp_min(1)
+    return torch.where(content > 0.5, maps, mean)
+
+
+def draw_donors(depth: Float[Tensor, "n 1 h w"], seed: int = 0) -> Float[Tensor, "n 1 h w"]:
+    """Another frame's depth for every frame of a pool, never its own: the pool moved on by half its length, and by
+    `seed` more. Neighbours of a sorted list are often of one video, so the next frame would be nearly its own.
+
+    No random generator is used: the other arms would otherwise see other augmentation. Raises GuidanceError for a
+    pool of one.
+    """
+    n = len(depth)
+    if n < 2:
+        raise GuidanceError("shuffled guidance needs at least two frames: pass more, or another's depth as donors")
+    return depth.roll(1 + (n // 2 - 1 + seed) % (n - 1), dims=0)
 
 
 class DepthFeatures(nn.Module):
@@ -157,6 +168,9 @@ class DepthGuidedSegmenter(nn.Module):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], depth: Tensor | None = None, donors: Tensor | None = None
     ) -> Segmentation:
+        h, w = image.shape[2:]
+        if h % STRIDE or w % STRIDE:
+            raise GuidanceError(f"the image is {w}×{h}: width and height must be multiples of {STRIDE}")
         if self.guidance == "shuffled" and donors is None and depth is not None:
             donors = draw_donors(depth)
         guide = guidance_map(self.guidance, image, depth, donors)

@@ -21,7 +21,7 @@ from lesionkit import losses
 from lesionkit.depth import DepthMaps, DepthNet
 from lesionkit.frames import Frames
 from lesionkit.preprocess import Augment, AugmentConfig
-from lesionkit.segmentation import DepthGuidedSegmenter, GuidanceError
+from lesionkit.segmentation import DepthGuidedSegmenter, draw_donors
 
 Batch = dict[str, Tensor]
 Objective = Callable[[nn.Module, Batch], Tensor]
@@ -133,7 +133,9 @@ def make_accelerator(device: torch.device | str, precision: str = "auto") -> Acc
     device = torch.device(device)
     if precision == "auto":
         precision = "bf16" if fast_bf16(device) else "no"
-    AcceleratorState._reset_state(reset_partial_state=False)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device.type == "cpu", mixed_precision={"fp32": "no"}.get(precision, precision))
 
 
@@ -146,7 +148,8 @@ def fast_bf16(device: torch.device) -> bool:
 
 
 def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
-    encoder = list(model.encoder.parameters()) if hasattr(model, "encoder") else []
+    encoders = [part for name, part in model.named_modules() if name.rpartition(".")[2] == "encoder"]
+    encoder = [p for part in encoders for p in part.parameters()]
     known = {id(p) for p in encoder}
     rest = [p for p in model.parameters() if id(p) not in known]
     groups = [{"params": rest, "lr": config.learning_rate}]
@@ -315,10 +318,8 @@ def segment(
 ) -> Float[Tensor, "n 1 h w"]:
     """Probabilities of many images, on the CPU. Under guidance "shuffled" every image gets the depth of another of
     these images, chosen by `seed`; raises GuidanceError for a single one."""
-    if model.guidance == "shuffled" and len(depth) < 2:
-        raise GuidanceError("shuffled guidance needs at least two frames: one alone would get its own depth")
     model = model.to(device).eval()
-    donors = depth.roll(1 + seed % max(1, len(depth) - 1), dims=0)
+    donors = draw_donors(depth, seed) if model.guidance == "shuffled" else depth
     parts = []
     for x, d, other in zip(image.split(batch_size), depth.split(batch_size), donors.split(batch_size), strict=True):
         parts.append(model(x.to(device), d.to(device), other.to(device)).probability.cpu())

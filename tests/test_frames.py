@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lesionkit import frames as room
-from lesionkit.frames import Frames, crop_nearest, example_scene, join, lesion_free_crops, load_frames, rendered_frames
+from lesionkit.frames import Frames, crop_nearest, join, lesion_free_crops, load_frames, rendered_frames
 from lesionkit.preprocess import content_box, preprocess
 from lesionkit.scenes import SceneConfig, render_scenes
 
@@ -129,10 +129,3 @@ def test_lesion_free_crops_show_no_lesion(some):
 def test_frames_filled_by_lesions_give_no_crops(some):
     full = Frames(some.raw, some.image, torch.ones_like(some.mask), some.content, some.names)
     assert len(lesion_free_crops(full, 4)) == 0
-
-
-def test_the_example_has_a_lesion_and_depends_on_the_seed():
-    first, again, other = (example_scene(SIZE, seed, SceneConfig.basic()) for seed in (0, 0, 1))
-    assert first.has_lesion.all()
-    assert torch.equal(first.image, again.image)
-    assert not torch.equal(first.image, other.image)

@@ -71,9 +71,9 @@ def test_begin_refuses_a_file_as_run_dir(tmp_path):
 
 
 def test_only_notebook_three_has_guidance(tmp_path):
-    assert begin(tmp_path, "03_segmentation", guidance="oracle").parameters["guidance"] == "oracle"
-    assert "guidance" not in begin(tmp_path, guidance="oracle").parameters
-    with pytest.raises(runs.ParameterError, match="depth, none, learned, luminance, shuffled, oracle"):
+    assert begin(tmp_path, "03_segmentation", guidance="learned").parameters["guidance"] == "learned"
+    assert "guidance" not in begin(tmp_path, guidance="learned").parameters
+    with pytest.raises(runs.ParameterError, match=r"depth, none, learned, luminance$"):
         begin(tmp_path, "03_segmentation", guidance="hope")
     with pytest.raises(runs.ParameterError, match="does not define guidance"):
         begin(tmp_path, "03_segmentation")

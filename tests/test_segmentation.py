@@ -149,10 +149,20 @@ def test_arms_without_depth_do_not_see_it(kind):
 
 
 def test_luminance_takes_brighter_for_nearer():
-    ramp = torch.linspace(0.1, 0.9, SIZE).expand(1, 3, SIZE, SIZE)
+    ramp = torch.linspace(0.2, 0.9, SIZE).expand(1, 3, SIZE, SIZE)
     guide = guidance_map("luminance", ramp)[0, 0, SIZE // 2]
     assert bool((guide.diff() < 0).all())
-    torch.testing.assert_close(guidance_map("luminance", image())[:, :1], standardise(luminance_depth(image()).log()))
+    bright = image() * 0.5 + 0.5  # content everywhere
+    torch.testing.assert_close(guidance_map("luminance", bright)[:, :1], standardise(luminance_depth(bright).log()))
+
+
+def test_the_black_surround_does_not_use_up_the_luminance_map():
+    """Brightness calls the surround the farthest place of all; the control would be crippled by it."""
+    torch.manual_seed(0)
+    disc = torch.linspace(-1, 1, 64)
+    inside = (disc[:, None] ** 2 + disc[None] ** 2 < 0.6).float()
+    picture = (0.25 + 0.5 * torch.rand(1, 3, 8, 8)).repeat_interleave(8, 2).repeat_interleave(8, 3) * inside
+    assert guidance_map("luminance", picture)[0, 0][inside > 0].std() > 0.9
 
 
 def test_shuffled_is_another_frames_depth():
@@ -163,12 +173,25 @@ def test_shuffled_is_another_frames_depth():
 def test_donors_are_never_its_own():
     frames = depth()
     for seed in range(20):
-        torch.manual_seed(seed)
-        for own, donor in zip(frames, draw_donors(frames), strict=True):
+        for own, donor in zip(frames, draw_donors(frames, seed), strict=True):
             assert not torch.equal(own, donor)
             assert any(torch.equal(donor, frame) for frame in frames)
-    pool = depth(7)[:2]
-    assert all(any(torch.equal(d, p) for p in pool) for d in draw_donors(frames[:1], pool))
+
+
+def test_donors_come_from_half_the_pool_away():
+    """Sorted by name, the next frame is often of the same video."""
+    pool = torch.arange(10.0).view(10, 1, 1, 1)
+    assert ((draw_donors(pool) - pool).abs() == 5).all()
+
+
+@pytest.mark.parametrize("guidance", GUIDANCE)
+def test_no_arm_uses_up_random_numbers(guidance):
+    """Or the arms would be trained with different augmentation."""
+    model = make(guidance)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    model(image(), depth())
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_flat_map_is_standardised_to_zeros():
@@ -186,8 +209,9 @@ def test_a_flat_map_is_standardised_to_zeros():
         (lambda: guidance_map("depth", image()), "needs a depth map"),
         (lambda: guidance_map("oracle", image()), "needs a depth map"),
         (lambda: guidance_map("shuffled", image(), depth()), "needs donors"),
-        (lambda: draw_donors(depth()[:1]), "needs a pool"),
-        (lambda: make("shuffled")(image()[:1], depth()[:1]), "needs a pool"),
+        (lambda: draw_donors(depth()[:1]), "at least two frames"),
+        (lambda: make("depth")(image()[..., :60], depth()[..., :60]), "multiples of 32"),
+        (lambda: make("shuffled")(image()[:1], depth()[:1]), "at least two frames"),
     ],
 )
 def test_errors_say_what_to_do(call, words):

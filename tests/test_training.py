@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from lesionkit import training
+from lesionkit import losses, training
 from lesionkit.depth import DepthConfig, DepthNet
+from lesionkit.frames import rendered_frames
 from lesionkit.losses import binary_cross_entropy
 from lesionkit.preprocess import Augment
+from lesionkit.scenes import SceneConfig
 from lesionkit.segmentation import DepthGuidedSegmenter, GuidanceError
 from lesionkit.training import TrainConfig, TrainingError, augmented, estimate_depth, fit, segment
 
@@ -86,6 +88,27 @@ def test_the_encoder_learns_slower():
     groups = training._groups(Tiny(), replace(CONFIG, encoder_rate=0.25))
     assert [group["lr"] for group in groups] == [1e-2, 0.25e-2]
     assert [sum(p.numel() for p in group["params"]) for group in groups] == [9, 3 * 8 * 9 + 8 + 16]
+
+
+def test_the_encoder_is_found_inside_a_larger_model():
+    both = nn.ModuleDict({"depth": nn.Conv2d(3, 1, 1), "segmenter": Tiny()})
+    groups = training._groups(both, replace(CONFIG, encoder_rate=0.25))
+    assert [sum(p.numel() for p in group["params"]) for group in groups] == [9 + 4, 3 * 8 * 9 + 8 + 16]
+
+
+def test_reading_b_teaches_both_networks_at_once():
+    """Reading B of METHOD.md on two frames: the joint loss falls, and both networks have moved."""
+    frames = rendered_frames("train", 2, 64, 0, SceneConfig.basic())
+    data = {"image": frames.image, "mask": frames.mask, "depth": frames.depth, "content": frames.content}
+    torch.manual_seed(0)
+    both = nn.ModuleDict({"depth": DepthNet(), "segmenter": DepthGuidedSegmenter("depth", "small")})
+    before = {name: [p.detach().clone() for p in part.parameters()] for name, part in both.items()}
+    loss = losses.joint(losses.weighted("dice", "bce", 0.5), losses.scale_invariant_log, 0.5)
+    config = TrainConfig(epochs=12, batch_size=2, average=0.5, precision="fp32")
+    history = fit(both, data, training.joint_objective(loss), config, log=lambda line: None)
+    assert history.loss[-1] < 0.7 * history.loss[0]
+    for name, part in both.items():
+        assert any(not torch.equal(a, b) for a, b in zip(before[name], part.parameters(), strict=True))
 
 
 def test_the_schedule_warms_up_and_ends_low():

@@ -77,7 +77,8 @@ class Stack {
     this.line = make("textarea", { class: "lk-line", readonly: "", rows: "2", "aria-label": "Line of Python that shows this view", spellcheck: "false" });
     this.root = make("div", { class: "lk-stack" }, bar, this.error, this.silence, this.note,
       make("div", { class: "lk-main" },
-        make("div", { class: "lk-left" }, this.stage, mix, this.caption, this.help, this.table),
+        make("div", { class: "lk-left" }, make("div", { class: "lk-mid" }, this.stage, mix, this.caption, this.help),
+          make("div", { class: "lk-side" }, this.table)),
         make("div", { class: "lk-right" }, this.panels, this.plots)),
       make("label", { class: "lk-linelabel" }, "Python", this.line));
     this.el.append(this.root);
