@@ -5,6 +5,7 @@ are perceptually uniform and read without colour vision: viridis for depth (near
 cividis for probability; for what has a sign the diverging coolwarm, which is light in its middle.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -118,12 +119,21 @@ def jpeg(picture: np.ndarray, quality: int = 90) -> bytes:
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
-def still(state: ExplorerState, names: Sequence[str] = tuple(PANELS), columns: int = 5, width: float = 10.0) -> Figure:
+class Still(Figure):
+    """A figure that every Jupyter front end shows by itself, without pyplot and its backends; photographs as JPEG."""
+
+    def _repr_jpeg_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="jpeg", dpi=92, pil_kwargs={"quality": 82, "subsampling": 0})
+        return buffer.getvalue()
+
+
+def still(state: ExplorerState, names: Sequence[str] = tuple(PANELS), columns: int = 5, width: float = 10.0) -> Still:
     """Panels side by side with their names: the view for readers without a kernel. Attached to no window."""
     shown, rows = panels(state), -(-len(names) // columns)
     height, wide = state.shown.size_hw
     size = (width, rows * (width / columns * height / wide + 0.25))
-    figure = Figure(figsize=size, dpi=72, layout="constrained")
+    figure = Still(figsize=size, dpi=72, layout="constrained")
     for number, name in enumerate(names, 1):
         axes = figure.add_subplot(rows, columns, number)
         axes.imshow(shown[name])
