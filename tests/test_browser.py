@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -120,7 +119,14 @@ class Theatre:
     @cached_property
     def lab(self) -> "Screen":
         port = free_port()
-        options = ["token=", "password=", "ip=127.0.0.1", f"port={port}", f"root_dir={self.folder}"]
+        options = [
+            "token=",
+            "password=",
+            "disable_check_xsrf=True",
+            "ip=127.0.0.1",
+            f"port={port}",
+            f"root_dir={self.folder}",
+        ]
         command = ["jupyterlab", "--allow-root", "--no-browser", "--LabApp.expose_app_in_browser=True"]
         command += [f"--ServerApp.{option}" for option in options]
         page, address = self.page(command, port, "/lab/tree/explore.ipynb")
@@ -344,16 +350,21 @@ def test_painting_bends_the_depth_there_and_before_shows_it_straight(screen):
     assert np.abs(screen.pixel(0.25, 0.5, "depth_used") - before).max() <= 1
 
 
-def test_the_threshold_moves_the_mask_and_the_numbers(screen):
-    areas = []
+def test_the_threshold_moves_the_mask_and_the_numbers(screen, state):
+    probability = state.probability()
+    row, column = np.unravel_index(probability.argmax(), probability.shape)  # marked at every threshold but the last
+    seen = {}
     for key in ("Home", "End"):
         with screen.answered():
             screen.slider("Threshold").press(key)
-        areas.append(
-            (screen.number("mask_area"), screen.pixel(0.5, 0.5, "mask").tolist(), screen.number("sensitivity"))
-        )
-    assert areas == [(areas[0][0], [255] * 3, "100.0 %"), ("0.0 %", [0] * 3, "0.0 %")]
-    assert float(areas[0][0].split()[0]) > 50
+        place = (column / probability.shape[1], row / probability.shape[0])
+        figures = [float(screen.number(name).split()[0]) for name in ("mask_area", "sensitivity")]
+        seen[key] = (*figures, screen.pixel(*place, "mask").tolist())
+    assert seen["End"] == (0.0, 0.0, [0] * 3)
+    area, sensitivity, pixel = seen["Home"]
+    assert area > 1
+    assert sensitivity > 95
+    assert pixel == [255] * 3
 
 
 def test_an_upload_is_shown_and_what_is_no_image_is_told(screen):
@@ -417,52 +428,3 @@ def test_everything_has_a_name_and_fits_into_1280_pixels(screen):
     for name in ("Size, mm", "Height ×", "Colour", "Light", "View, °", "Relief ×", "Threshold", "Line, °"):
         assert screen.slider(name).count() == 1, name
     assert screen.page.evaluate("() => document.documentElement.scrollWidth") <= 1280
-
-
-# --- JupyterLab ---------------------------------------------------------------------------------------
-
-
-def test_lab_drags_a_slider_and_keeps_its_shortcuts_out(lab):
-    screen = lab
-    count = "() => window.jupyterapp.shell.currentWidget.content.model.cells.length"
-    cells = screen.page.evaluate(count)
-    with screen.answered():
-        screen.slider("Size, mm").press("End")
-    assert "mm" in screen.root.locator(".lk-status").inner_text()
-    screen.stage.focus()
-    for key in ("b", "a", "0", "0"):
-        screen.page.keyboard.press(key)
-    assert screen.page.evaluate(count) == cells  # "b" alone would have made one
-    assert not screen.page.get_by_role("dialog").count()  # and "0" twice would ask for a restart
-    assert screen.page.evaluate("() => document.querySelector('.lesionkit-explorer').scrollWidth <= "
-                                "document.querySelector('.lesionkit-explorer').clientWidth + 2")  # fmt: skip
-
-
-def test_lab_paints_and_follows(lab):
-    screen = lab
-    screen.root.get_by_role("button", name="push away").click()
-    before = screen.pixel(0.3, 0.6, "depth_used")
-    with screen.answered():
-        screen.page.mouse.click(*screen.at(0.3, 0.6))
-    assert np.abs(screen.pixel(0.3, 0.6, "depth_used") - before).max() > 10
-
-
-def test_lab_saves_a_small_notebook(lab, folder):
-    lab.page.keyboard.press("Control+s")
-    lab.page.wait_for_timeout(1500)
-    assert (folder / "explore.ipynb").stat().st_size < 700_000
-
-
-def test_when_the_kernel_dies_a_sentence_says_so_and_blending_goes_on(lab):
-    screen = lab
-    with urllib.request.urlopen(f"{screen.address}/api/kernels") as answer:
-        (kernel,) = json.load(answer)
-    request = urllib.request.Request(f"{screen.address}/api/kernels/{kernel['id']}", method="DELETE")
-    urllib.request.urlopen(request).close()
-    screen.page.mouse.click(*screen.at(0.5, 0.5))
-    screen.root.locator(".lk-silence").wait_for(state="visible")
-    assert "kernel" in screen.root.locator(".lk-silence").inner_text()
-    screen.page.get_by_label("Over", exact=True).select_option("mask")
-    screen.page.get_by_label("Opacity").fill("1")
-    screen.settle()
-    assert np.abs(screen.pixel(0.4, 0.4) - screen.pixel(0.4, 0.4, "mask")).max() < 3

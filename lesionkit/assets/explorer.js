@@ -127,7 +127,7 @@ class Stack {
 
   adopt(whole) {
     this.whole = whole;
-    whole.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab would insert a cell on "b"
+    whole.setAttribute("data-lm-suppress-shortcuts", "true"); // see key()
     this.onKey = (event) => this.key(event);
     this.onUse = () => this.watch();
     for (const kind of ["keydown", "keyup"]) whole.addEventListener(kind, this.onKey);
@@ -555,14 +555,16 @@ class Stack {
 
   key(event) {
     const typing = event.target.closest("input:not([type=range]), textarea, select, [contenteditable=true]");
-    const key = event.key.toLowerCase(), down = event.type === "keydown";
+    const key = event.key.toLowerCase(), down = event.type === "keydown", command = event.ctrlKey || event.metaKey;
+    // JupyterLab would make a cell on "b" and restart the kernel on "0" twice; its Ctrl+S should still save
+    if (!command || key === "z" || key === "y") event.stopPropagation();
     if (typing) return;
-    if (key === "b" && !event.ctrlKey && !event.metaKey) { this.show(down); event.preventDefault(); return; }
+    if (key === "b" && !command) { this.show(down); event.preventDefault(); return; }
     if (!down) return;
-    if ((event.ctrlKey || event.metaKey) && (key === "z" || key === "y")) {
+    if (command && (key === "z" || key === "y")) {
       event.preventDefault();
       this.ask({ kind: key === "y" || event.shiftKey ? "redo" : "undo" });
-    } else if (event.target === this.stage && !event.ctrlKey && !event.metaKey && this.frame && this.stageKey(event)) event.preventDefault();
+    } else if (event.target === this.stage && !command && this.frame && this.stageKey(event)) event.preventDefault();
   }
 
   stageKey(event) {
