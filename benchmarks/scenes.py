@@ -1,6 +1,7 @@
 """How fast scenes are rendered, and what marching from coarse to fine gains.
 
     python benchmarks/scenes.py
+    python benchmarks/scenes.py --config hard
 
 Two measurements, each the median of several repeats after one that does not count:
 
@@ -28,10 +29,10 @@ EXACT_STEPS = 400
 FAR_OFF = 0.01  # a pixel whose depth differs by more than this share is counted as another surface
 
 
-def geometry(count: int, size_px: int, seed: int, device: torch.device) -> list[tuple]:
+def geometry(count: int, size_px: int, seed: int, device: torch.device, config: scenes.SceneConfig) -> list[tuple]:
     """What the renderer hands to the march, chunk by chunk: (tube, elements, rays)."""
     with mock.patch.object(scenes, "coarse_to_fine", wraps=raymarch.coarse_to_fine) as spy:
-        scenes.render_scenes(count, size_px, seed, device)
+        scenes.render_scenes(count, size_px, seed, device, config)
     return [call.args for call in spy.call_args_list]
 
 
@@ -85,12 +86,16 @@ def compare_marches(chunks: list[tuple], repeats: int, device: torch.device) -> 
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
-def main(count: int, size_px: int, repeats: int, seed: int, device: str) -> None:
+@click.option("--config", default="standard", type=click.Choice(["basic", "standard", "hard"]), show_default=True)
+def main(count: int, size_px: int, repeats: int, seed: int, device: str, config: str) -> None:
     """Measure the renderer; see the head of this file."""
     on = resolve(device)
     facts = report.machine(on)
-    chunks = geometry(count, size_px, seed, on)  # warms up as well
-    taken = [report.seconds(lambda: scenes.render_scenes(count, size_px, seed, on), on) for _ in range(repeats)]
+    drawn = getattr(scenes.SceneConfig, config)()
+    chunks = geometry(count, size_px, seed, on, drawn)  # warms up as well
+    taken = [
+        report.seconds(lambda: scenes.render_scenes(count, size_px, seed, on, drawn), on) for _ in range(repeats)
+    ]
     rate = report.spread([count / value for value in taken])
     marches = compare_marches(chunks, repeats, on)
     report.table([
@@ -106,8 +111,9 @@ def main(count: int, size_px: int, repeats: int, seed: int, device: str) -> None
         click.echo(f"{name}: error {error['median']:.1e} (median), {error['far_off']:.2%} of pixels off by > 1 %")
     march = marches["seconds"]["coarse_to_fine"]["median"] / statistics.median(taken)
     click.echo(f"the march is {march:.0%} of rendering")
-    settings = {"count": count, "size_px": size_px, "seed": seed, "config": "standard"}
-    report.write("scenes", facts, settings, {"scenes_per_second": rate, "march": marches, "march_share": march})
+    settings = {"count": count, "size_px": size_px, "seed": seed, "config": config}
+    name = "scenes" if config == "standard" else f"scenes_{config}"
+    report.write(name, facts, settings, {"scenes_per_second": rate, "march": marches, "march_share": march})
 
 
 if __name__ == "__main__":

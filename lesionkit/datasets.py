@@ -1,47 +1,34 @@
-"""Real data sets: what is known of them, where they lie, how they are split, and how a file becomes an array.
+"""Real data sets with lesion masks: what is known of them, where they lie, how they are split and loaded.
 
 Shapes: H, W = an image's own height and width in pixels; B = number of samples; S = side of the square
 model input. Nothing here needs a network; `lesionkit.fetching` downloads and verifies. Tensors appear in
 `load` only, which is why torch is imported there and not at the top.
 """
 
-import csv
 import difflib
-import hashlib
-import io
 import os
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import cv2
 import numpy as np
 import platformdirs
-from PIL import Image, UnidentifiedImageError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-PARTS = ("train", "validation", "test")
+from lesionkit.reading import (
+    SUFFIXES,
+    InvalidData,
+    MissingData,
+    UnknownDataset,
+    image_size,
+    read_image,
+    read_mask,
+    wrong_size,
+)
+from lesionkit.reading import DatasetError as DatasetError  # what callers catch, whichever room raises it
+from lesionkit.splitting import PARTS, hash_parts, published_parts
+
 FOLDER = "folder:"
-
-
-class DatasetError(RuntimeError):
-    """A data set is not as it should be; the message is one sentence: what, where, what to do."""
-
-
-class UnknownDataset(DatasetError):
-    """The name is not one the kit knows."""
-
-
-class MissingData(DatasetError):
-    """The files are not where they are expected."""
-
-
-class InvalidData(DatasetError):
-    """The files are there, but they are not what they should be."""
 
 
 # --- the registry -----------------------------------------------------------------------------------------
@@ -113,14 +100,6 @@ REGISTRY: dict[str, Entry] = {
 }
 NAMES = tuple(REGISTRY)
 
-# (data set, split) -> the files in splits/ that list its training and its test part
-SPLIT_FILES = {
-    ("kvasir-seg", "pranet"): ("pranet_kvasir_train900.txt", "pranet_kvasir_test100.txt"),
-    ("kvasir-seg", "medico2020"): ("kvasir_medico2020_train880.txt", "kvasir_medico2020_val120.txt"),
-    ("cvc-clinicdb", "pranet"): ("pranet_clinicdb_train550.txt", "pranet_clinicdb_test62.txt"),
-    ("cvc-clinicdb", "sequence"): ("clinicdb_by_sequence_train.txt", "clinicdb_by_sequence_test.txt"),
-}
-
 
 def check_name(name: str) -> str:
     """Return `name` if it is "scenes", a registry name or "folder:PATH"; else raise UnknownDataset."""
@@ -167,37 +146,6 @@ def status(root: Path | None = None) -> list[dict]:
     return rows
 
 
-# --- the facts in splits/ ---------------------------------------------------------------------------------
-
-
-@cache
-def _fact_lines(filename: str) -> tuple[str, ...]:
-    text = (files("lesionkit") / "splits" / filename).read_text(encoding="utf-8")
-    return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
-
-
-def official_files(name: str) -> dict[str, tuple[str, str]]:
-    """stem -> the first 32 hex digits of the SHA-256 of the image and of the mask as commonly distributed."""
-    rows = (line.split() for line in _fact_lines(f"{name}_sha256.txt"))
-    return {stem: (image, mask) for stem, image, mask in rows}
-
-
-def sequences() -> dict[str, str]:
-    """CVC-ClinicDB: frame (stem) -> video sequence, both as decimal text."""
-    rows = csv.DictReader(_fact_lines("cvc_clinicdb_frame_to_sequence.csv"))
-    return {row["frame"]: row["sequence"] for row in rows}
-
-
-def _groups(name: str) -> dict[str, str]:
-    """stem -> key of the group that must stay on one side of a split; stems that stand alone are left out."""
-    if name == "cvc-clinicdb":
-        return sequences()
-    if name == "kvasir-seg":
-        lines = [line.split() for line in _fact_lines("kvasir_near_duplicates.txt")]
-        return {stem: stems[0] for stems in lines for stem in stems}
-    return {}
-
-
 # --- splits -----------------------------------------------------------------------------------------------
 
 
@@ -230,40 +178,8 @@ def split_stems(name: str, split: str | None = None, stems: Iterable[str] = ()) 
     if split not in allowed:
         raise InvalidData(f"{name} has no split {split!r}: choose one of {', '.join(allowed)}")
     if split == "hash":
-        return _hash_parts(name, sorted(stems))
-    train, test = (_fact_lines(filename) for filename in SPLIT_FILES[name, split])
-    held_out = _tenth(train, _groups(name))
-    return {
-        "train": tuple(stem for stem in train if stem not in held_out),
-        "validation": tuple(stem for stem in train if stem in held_out),
-        "test": test,
-    }
-
-
-def _rank(text: str) -> str:
-    # Python's hash() differs between processes; this one is the same everywhere
-    return hashlib.sha256(unicodedata.normalize("NFC", text).encode()).hexdigest()
-
-
-def _tenth(stems: Sequence[str], groups: dict[str, str]) -> set[str]:
-    """Whole groups, in the order of their hashes, as long as they fit into a tenth of `stems`."""
-    members: dict[str, list[str]] = {}
-    for stem in stems:
-        members.setdefault(groups.get(stem, stem), []).append(stem)
-    taken: set[str] = set()
-    for key in sorted(members, key=_rank):
-        if len(taken) + len(members[key]) <= round(len(stems) / 10):
-            taken.update(members[key])
-    return taken
-
-
-def _hash_parts(name: str, stems: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    if len(stems) < 3:
-        raise InvalidData(f"{name} has {len(stems)} image(s): a split needs 3 or more, add some")
-    ordered = sorted(stems, key=_rank)
-    share = max(1, round(0.15 * len(ordered)))
-    cuts = {"test": ordered[:share], "validation": ordered[share : 2 * share], "train": ordered[2 * share :]}
-    return {part: tuple(sorted(cuts[part])) for part in PARTS}
+        return hash_parts(name, sorted(stems))
+    return published_parts(name, split)
 
 
 # --- opening ----------------------------------------------------------------------------------------------
@@ -364,38 +280,7 @@ def some(names: Sequence[str], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + more
 
 
-# --- reading ----------------------------------------------------------------------------------------------
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as uint8 H×W×3 RGB, upright (by EXIF orientation), without alpha, 16 bits cut to 8.
-
-    Raises:
-        MissingData: no such file. InvalidData: empty, cut off, or not an image.
-    """
-    return cv2.cvtColor(_decode(Path(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
-def read_mask_values(path: Path) -> np.ndarray:
-    """Read a mask's values as uint8 H×W, the maximum over its channels; a mask of {0, 1} becomes {0, 255}."""
-    values = _decode(Path(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH).max(axis=2)
-    if values.max() <= 1:
-        return values.astype(np.uint8) * 255
-    if values.max() > 255:  # 16 bits; smaller values are 8 bits in a wide file
-        values = values >> 8
-    return values.astype(np.uint8)
-
-
-def read_mask(path: Path, size_hw: tuple[int, int] | None = None) -> np.ndarray:
-    """Read a mask as bool H×W, True where `read_mask_values` exceeds 127.
-
-    Raises:
-        MissingData: no such file. InvalidData: unreadable, or not of `size_hw` (height, width in pixels).
-    """
-    mask = read_mask_values(path) > 127
-    if size_hw is not None and mask.shape != tuple(size_hw):
-        raise _wrong_size(path, mask.shape, size_hw)
-    return mask
+# --- loading ----------------------------------------------------------------------------------------------
 
 
 def read_sample(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
@@ -408,97 +293,9 @@ def check_files(samples: Iterable[Sample]) -> None:
     """Whether every file is whole and every mask of its image's size, from bytes and headers: a second per thousand
     images, where decoding them takes ten. Raises as `read_sample` does, for the first that is not."""
     for sample in samples:
-        (have_w, have_h), (want_w, want_h) = _header_size(sample.mask), _header_size(sample.image)
+        (have_w, have_h), (want_w, want_h) = image_size(sample.mask), image_size(sample.image)
         if (have_w, have_h) != (want_w, want_h):
-            raise _wrong_size(sample.mask, (have_h, have_w), (want_h, want_w))
-
-
-def _header_size(path: Path) -> tuple[int, int]:
-    """Width and height as `read_image` would give them, without decoding."""
-    try:
-        with Image.open(io.BytesIO(_whole_bytes(path))) as picture:
-            turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn
-            return picture.size[::-1] if turned else picture.size
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError):
-        raise InvalidData(f"{path} is not an image, or it is damaged: replace it") from None
-
-
-def _wrong_size(path: Path, have_hw: tuple[int, int], want_hw: tuple[int, int]) -> InvalidData:
-    (have_h, have_w), (want_h, want_w) = have_hw, want_hw
-    return InvalidData(f"mask {path} is {have_w}×{have_h} but its image is {want_w}×{want_h}: "
-                       "replace it by a mask of the image's own size")  # fmt: skip
-
-
-def _whole_bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise MissingData(f"{path} does not exist: check the path") from None
-    except OSError as error:
-        raise InvalidData(f"{path} cannot be read ({error.strerror}): check the file") from None
-    if not data:
-        raise InvalidData(f"{path} is empty: copy or download it again")
-    if _is_cut_off(data):
-        raise InvalidData(f"{path} is cut off after {len(data)} bytes: copy or download it again")
-    return data
-
-
-def _decode(path: Path, flags: int) -> np.ndarray:
-    pixels = _quiet_imdecode(_whole_bytes(path), flags)
-    if pixels is None:
-        raise InvalidData(f"{path} is not an image that OpenCV can decode, or it is damaged: replace it")
-    return pixels
-
-
-def _quiet_imdecode(data: bytes, flags: int) -> np.ndarray | None:
-    log = cv2.utils.logging
-    level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # our own sentence says what OpenCV would print
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        return None
-    finally:
-        log.setLogLevel(level)
-
-
-def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end mark; some OpenCV versions fill the rest with grey, silently.
-
-    Bytes after the end mark are accepted: many real files have them.
-    """
-    if data.startswith(b"\xff\xd8"):
-        return not _jpeg_ends(data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return not _png_ends(data)
-    return False
-
-
-def _png_ends(data: bytes) -> bool:
-    """Walk the chunks (length, type, body, CRC) up to IEND."""
-    at = 8
-    while at + 12 <= len(data):
-        if data[at + 4 : at + 8] == b"IEND":
-            return True
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return False
-
-
-_JPEG_MARK = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)  # not a stuffed zero, not a restart mark
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Walk the segments to the end mark; a search for it alone would find that of an embedded thumbnail."""
-    at = 2
-    while found := _JPEG_MARK.search(data, at):
-        if found[1] == b"\xd9":
-            return True
-        at = found.end()
-        if found[1] != b"\x01":  # the one mark without a length
-            at += int.from_bytes(data[at : at + 2], "big")
-    return False
-
-
-# --- loading ----------------------------------------------------------------------------------------------
+            raise wrong_size(sample.mask, (have_h, have_w), (want_h, want_w))
 
 
 def load(samples: Sequence[Sample], size_px: int, device: str = "cpu"):

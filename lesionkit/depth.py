@@ -10,7 +10,6 @@ logarithms, so that a local correction is a *factor*: +0.1 means ten per cent fu
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import kornia
 import torch
@@ -18,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lesionkit.encoders import EfficientNetLite0, block
 from lesionkit.preprocess import STRIDE
 
 TYPICAL_MM = 30.0  # where the untrained network starts: the middle of a colonoscope's working range
@@ -45,19 +45,27 @@ class DepthMaps:
     target: Float[Tensor, "b 1 h w"]
 
 
+PARTS = ("global", "local", "refinement")
+
+
 @dataclass(frozen=True)
 class DepthConfig:
-    """Widths of the networks; 0.98 million parameters, few of them at full resolution."""
+    """Size of the networks: 1.8 million parameters, hardly any of them at full resolution."""
 
-    global_channels: tuple[int, ...] = (24, 40, 64, 96, 160)  # at 1/2, 1/4, … 1/32: deep enough to see the whole scene
+    blocks: int = 13  # of the 16 of EfficientNet-Lite0; two million parameters sit in the last three
+    decoder_channels: tuple[int, ...] = (96, 64, 40, 24)  # from 1/32 of what the global network sees up to 1/2
     local_channels: int = 12  # full resolution is dear: 12 channels cost as much as 48 at a quarter
+    parts: tuple[str, ...] = PARTS  # an ablation leaves some out; what is left out adds nothing to the sum
 
 
-def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """3×3 convolution, batch normalisation, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-    )
+def check_size(image: Float[Tensor, "b 3 h w"]) -> tuple[int, int]:
+    """Height and width of an image that a depth estimator can take. Raises DepthError when h or w is no multiple of 32
+    or below 64."""
+    h, w = image.shape[2:]
+    if h % STRIDE or w % STRIDE or min(h, w) < 2 * STRIDE:
+        wanted = f"width and height must be multiples of {STRIDE}, at least {2 * STRIDE}"
+        raise DepthError(f"the image is {w}×{h}: {wanted}")
+    return h, w
 
 
 def up_to(features: Tensor, like: Tensor) -> Tensor:
@@ -65,29 +73,25 @@ def up_to(features: Tensor, like: Tensor) -> Tensor:
 
 
 class GlobalDepth(nn.Module):
-    """b×3×h×w → log depth b×1×(h/4)×(w/4). An encoder down to 1/32, the scene's mean feature added there (the
-    receptive field is the whole image), and a light decoder back to 1/4."""
+    """b×3×h×w in [0, 1] → log depth b×1×(h/4)×(w/4). It sees the scene at half resolution: an encoder that has learned
+    on ImageNet what is texture and what is shape, the scene's mean feature added at the bottom (the receptive field is
+    the whole image), and a light decoder."""
 
-    def __init__(self, channels: tuple[int, ...]):
+    def __init__(self, config: DepthConfig, pretrained: bool):
         super().__init__()
-        widths = (3, *channels)
-        self.down = nn.ModuleList(
-            nn.Sequential(block(a, b, stride=2), block(b, b)) for a, b in pairwise(widths)
-        )
-        self.whole = nn.Linear(channels[-1], channels[-1])
-        pairs = list(zip(channels[:0:-1], channels[-2:0:-1], strict=False))  # (160, 96), (96, 64), (64, 40)
-        self.up = nn.ModuleList(block(deep + shallow, shallow) for deep, shallow in pairs)
-        self.head = nn.Conv2d(channels[1], 1, 3, padding=1)
+        self.encoder = EfficientNetLite0(pretrained, config.blocks)
+        *shallow, deep = self.encoder.channels
+        self.whole = nn.Linear(deep, deep)
+        inputs = (deep, *config.decoder_channels[:-1])
+        trios = zip(inputs, reversed(shallow), config.decoder_channels, strict=True)
+        self.up = nn.ModuleList(block(below + skip, outputs) for below, skip, outputs in trios)
+        self.head = nn.Conv2d(config.decoder_channels[-1], 1, 3, padding=1)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h4 w4"]:
-        features = []
-        for stage in self.down:
-            image = stage(image)
-            features.append(image)
-        x = features.pop()
+        *skips, x = self.encoder(F.avg_pool2d(image, 2))
         x = x + torch.relu(self.whole(x.mean(dim=(2, 3))))[:, :, None, None]
         for stage in self.up:
-            skip = features.pop()
+            skip = skips.pop()
             x = stage(torch.cat([up_to(x, skip), skip], dim=1))
         return self.head(x)
 
@@ -107,25 +111,31 @@ class LocalDepth(nn.Module):
 
 
 class DepthNet(nn.Module):
-    """image b×3×h×w in [0, 1] → DepthMaps. Raises DepthError when h or w is no multiple of 32 or below 64."""
+    """image b×3×h×w in [0, 1] → DepthMaps. `pretrained`: begin from ImageNet weights.
 
-    def __init__(self, config: DepthConfig | None = None):
+    Raises DepthError when h or w is no multiple of 32 or below 64, and while training on one image below 128 pixels:
+    at the coarsest scale a single value is left, of which no batch statistics can be taken.
+    """
+
+    def __init__(self, config: DepthConfig | None = None, pretrained: bool = True):
         super().__init__()
         config = config or DepthConfig()
-        self.global_net = GlobalDepth(config.global_channels)
-        self.local_net = LocalDepth(3, config.local_channels)
-        self.refine_net = LocalDepth(4, config.local_channels)
+        if not config.parts or not set(config.parts) <= set(PARTS):
+            raise DepthError(f"parts are {config.parts}: name at least one of {', '.join(PARTS)}")
+        width = config.local_channels
+        self.global_net = GlobalDepth(config, pretrained) if "global" in config.parts else None
+        self.local_net = LocalDepth(3, width) if "local" in config.parts else None
+        self.refine_net = LocalDepth(4, width) if "refinement" in config.parts else None
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> DepthMaps:
-        h, w = image.shape[2:]
-        if h % STRIDE or w % STRIDE or min(h, w) < 2 * STRIDE:
-            wanted = f"width and height must be multiples of {STRIDE}, at least {2 * STRIDE}"
-            raise DepthError(f"the image is {w}×{h}: {wanted}")
-        centred = image * 2 - 1
-        first = up_to(self.global_net(centred), image)
-        second = self.local_net(centred)
+        h, w = check_size(image)
+        if self.training and len(image) == 1 and max(h, w) < 4 * STRIDE:
+            raise DepthError(f"cannot train on one image of {w}×{h}: give at least two, or {4 * STRIDE} pixels")
+        centred, nothing = image * 2 - 1, torch.zeros_like(image[:, :1])
+        first = up_to(self.global_net(image), image) if self.global_net else nothing
+        second = self.local_net(centred) if self.local_net else nothing
         third = superimpose(first, second)
-        target = third + self.refine_net(torch.cat([third, centred], dim=1))
+        target = third + self.refine_net(torch.cat([third, centred], dim=1)) if self.refine_net else third
         return DepthMaps(to_depth(first), second, to_depth(third), to_depth(target))
 
 

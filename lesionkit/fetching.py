@@ -6,32 +6,19 @@ download starts again from its beginning (Kvasir-SEG has some 50 MB). One proces
 """
 
 import hashlib
-import logging
-import lzma
 import os
-import re
 import shutil
-import tarfile
-import time
-import zipfile
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import cv2
 import numpy as np
-import pooch
 
-from lesionkit import datasets
+from lesionkit import archives, datasets, reading, splitting
 from lesionkit.datasets import DatasetError, InvalidData, MissingData, Sample, UnknownDataset, some
 
-ATTEMPTS = 3
-PAUSE_S = 2.0  # between attempts
 IMAGE_FOLDERS = ("images", "image", "original")
 MASK_FOLDERS = ("masks", "mask", "ground truth", "groundtruth", "gt")
 
@@ -71,24 +58,14 @@ def fetch(name: str, root: Path | None = None, url: str | None = None) -> Path:
     if url is None:
         raise MissingData(_by_hand(name, target))
     work = target.parent / f".fetching-{name}"
-    _make_empty(work)
+    archives.make_empty(work)
     try:
-        _unpack(name, _obtain(name, url, work), work / name)
-        _require_sound(name, work, f"the archive {url}")
+        _unpack(name, archives.obtain(name, url, work), work / name)
+        require_sound(name, verify(name, work), f"the archive {url}")
         os.replace(work / name, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target
-
-
-def _make_empty(work: Path) -> None:
-    shutil.rmtree(work, ignore_errors=True)  # what a killed attempt left
-    try:
-        work.mkdir(parents=True)
-    except OSError as error:
-        raise DatasetError(
-            f"{work.parent} is not writable ({error.strerror}): set LESIONKIT_DATA to a folder of your own"
-        ) from None
 
 
 def _is_there(name: str, target: Path) -> bool:
@@ -99,7 +76,7 @@ def _is_there(name: str, target: Path) -> bool:
         target.rmdir()
         return False
     try:
-        _require_sound(name, target.parent, str(target))
+        require_sound(name, verify(name, target.parent), str(target))
     except MissingData:
         raise InvalidData(f"{target} lacks images/ or masks/: move it away and fetch again") from None
     except InvalidData as error:
@@ -107,8 +84,8 @@ def _is_there(name: str, target: Path) -> bool:
     return True
 
 
-def _require_sound(name: str, root: Path, what: str) -> None:
-    report = verify(name, root)
+def require_sound(name: str, report: "Report", what: str) -> None:
+    """Raise InvalidData unless what was verified (a folder, an archive) is a sound copy of a data set."""
     if not report.ok:
         more = f" (and {len(report.problems) - 1} more problems)" if len(report.problems) > 1 else ""
         raise InvalidData(f"{what} is not a sound copy of {name}: {report.problems[0]}{more}")
@@ -123,85 +100,16 @@ def _by_hand(name: str, target: Path) -> str:
     )
 
 
-def _obtain(name: str, url: str, work: Path) -> Path:
-    """The archive as a local file."""
-    scheme = urlsplit(url).scheme
-    if scheme in ("http", "https"):
-        return _download(name, url, work)
-    path = Path(url2pathname(urlsplit(url).path)) if scheme == "file" else Path(url).expanduser()
-    if not path.is_file():
-        raise MissingData(f"the archive {url} of {name} does not exist: give another address or path")
-    return path
-
-
-def _download(name: str, url: str, work: Path) -> Path:
-    pooch.get_logger().setLevel(logging.WARNING)  # it would print a hash that is of no use here
-    reason = ""
-    for attempt in range(ATTEMPTS):
-        time.sleep(PAUSE_S if attempt else 0)
-        try:
-            # no hash of the archive: `verify` checks every file in it, and authors repack archives
-            return Path(pooch.retrieve(url, known_hash=None, fname="archive", path=work))
-        except OSError as error:  # all errors of requests are OSErrors
-            reason = " ".join(str(error).split())[:160]
-    raise MissingData(
-        f"{name} could not be downloaded from {url} in {ATTEMPTS} attempts ({reason}): "
-        "check the network and try again, or give the address (url) of a copy you have"
-    )
-
-
 # --- unpack -----------------------------------------------------------------------------------------------
-
-
-# RuntimeError: an encrypted zip; OSError: a damaged gzip, a full disk
-_ARCHIVE_ERRORS = (
-    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError
-)  # fmt: skip
 
 
 def _unpack(name: str, archive: Path, target: Path) -> None:
     """Copy the images and masks of an archive into target/images and target/masks."""
-    try:
-        with closing(_open_archive(name, archive)) as opened:
-            members = dict(_members(opened, archive))
-            images, masks = _choose(name, members)
-            for folder, chosen in (("images", images), ("masks", masks)):
-                (target / folder).mkdir(parents=True)
-                for stem, member in chosen.items():
-                    copy = target / folder / (stem + PurePosixPath(member).suffix.lower())
-                    with members[member]() as source, copy.open("wb") as out:
-                        shutil.copyfileobj(source, out)
-    except DatasetError:
-        raise
-    except _ARCHIVE_ERRORS as error:
-        raise InvalidData(
-            f"the archive of {name} cannot be unpacked ({error}): download it again, or free disk space"
-        ) from None
-
-
-def _open_archive(name: str, archive: Path) -> zipfile.ZipFile | tarfile.TarFile:
-    if zipfile.is_zipfile(archive):
-        return zipfile.ZipFile(archive)
-    if tarfile.is_tarfile(archive):
-        return tarfile.open(archive)
-    raise InvalidData(f"the file fetched for {name} is neither zip nor tar: give the address (url) of one")
-
-
-def _members(opened: zipfile.ZipFile | tarfile.TarFile, archive: Path) -> Iterator[tuple[str, Callable]]:
-    """(path in the archive, how to open it) of every image; refuses paths that lead out."""
-    if isinstance(opened, zipfile.ZipFile):
-        every = [(info.filename, info, not info.is_dir()) for info in opened.infolist()]
-        how = opened.open
-    else:
-        every = [(info.name, info, info.isfile()) for info in opened.getmembers()]
-        how = opened.extractfile
-    for member, info, is_file in every:
-        path = PurePosixPath(member.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", member):
-            raise InvalidData(f"{archive.name} holds the path {member!r}, leading out of it: do not use it")
-        hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-        if is_file and not hidden and path.suffix.lower() in datasets.SUFFIXES:
-            yield str(path), lambda info=info: how(info)
+    with archives.images_in(name, archive) as members:
+        images, masks = _choose(name, members)
+        for folder, chosen in (("images", images), ("masks", masks)):
+            for stem, member in chosen.items():
+                archives.copy(members[member], target / folder / (stem + PurePosixPath(member).suffix.lower()))
 
 
 def _choose(name: str, members: dict) -> tuple[dict[str, str], dict[str, str]]:
@@ -212,7 +120,7 @@ def _choose(name: str, members: dict) -> tuple[dict[str, str], dict[str, str]]:
     folders: dict[PurePosixPath, dict[str, str]] = defaultdict(dict)
     for member in sorted(members):
         folders[PurePosixPath(member).parent][PurePosixPath(member).stem] = member
-    known = datasets.official_files(name).keys()
+    known = splitting.official_files(name).keys()
     best = None
     for masks in (folder for folder in folders if folder.name.lower() in MASK_FOLDERS):
         beside = [folder for folder in folders if folder.parent == masks.parent and folder != masks]
@@ -288,7 +196,7 @@ def verify(name: str, root: Path | None = None) -> Report:
 def _name_problems(name: str, stems: set[str]) -> list[str]:
     if name not in datasets.REGISTRY:
         return []
-    known = datasets.official_files(name).keys()
+    known = splitting.official_files(name).keys()
     problems = []
     if absent := sorted(known - stems):
         problems.append(f"{len(absent)} of {len(known)} pairs are missing ({some(absent)}): fetch again")
@@ -317,7 +225,7 @@ def _fault_sentences(looks: list[_Look]) -> list[str]:
 
 def _look(name: str, sample: Sample) -> _Look:
     try:
-        image, values = datasets.read_image(sample.image), datasets.read_mask_values(sample.mask)
+        image, values = reading.read_image(sample.image), reading.read_mask_values(sample.mask)
     except DatasetError:
         nothing = np.full(256, np.inf, np.float32)
         return _Look(sample.name, ("unreadable",), False, sample.name.encode(), nothing)
@@ -351,7 +259,7 @@ def _is_official(name: str, sample: Sample) -> bool:
     if name not in datasets.REGISTRY:
         return False
     have = tuple(hashlib.sha256(path.read_bytes()).hexdigest()[:32] for path in (sample.image, sample.mask))
-    return have == datasets.official_files(name).get(sample.name)
+    return have == splitting.official_files(name).get(sample.name)
 
 
 def _checksum_notes(name: str, looks: list[_Look]) -> list[str]:

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lesionkit import datasets
-from lesionkit.preprocess import content_box, content_mask, crop_resize, preprocess
-from lesionkit.scenes import Lesion, SceneConfig, stream_scenes
+from lesionkit.preprocess import content_mask, crop_resize, preprocess
+from lesionkit.scene_cache import cached_scenes
+from lesionkit.scenes import Lesion, SceneConfig, Scenes, stream_scenes
 
 # each part of the rendered data is a stream of its own, so that no scene is ever in two parts
 STREAMS = {"train": 1_000_003, "validation": 2_000_003, "test": 3_000_017}
@@ -61,19 +62,44 @@ def load_frames(
 
 
 def rendered_frames(
-    part: str, count: int, size_px: int, seed: int = 0, config: SceneConfig | None = None, device: str = "cpu"
+    part: str, count: int, size_px: int, seed: int = 0, config: SceneConfig | None = None, device: str = "cpu",
+    kept: bool = False,
 ) -> Frames:
-    """Rendered scenes as frames. The content is taken from the picture, as on a real image."""
-    chunks = stream_scenes(count, size_px, seed + STREAMS[part], device, config or SceneConfig.standard())
-    parts = []
-    for scenes in chunks:
-        box = content_box(scenes.image)
-        depth, mask = (crop_nearest(x, box, size_px) for x in (scenes.depth, scenes.mask))
-        seen = preprocess(scenes.image, size_px)
-        raw = crop_resize(scenes.image, box, size_px)
-        parts.append(Frames(raw, seen.image, mask, seen.content, ("",) * len(mask), depth, scenes.lesions))
+    """Rendered scenes as frames. The content is taken from the picture, as on a real image. `kept`: from the cache on
+    disk, for trainings that may begin again."""
+    stream = cached_scenes if kept else stream_scenes
+    chunks = stream(count, size_px, seed + STREAMS[part], device, config or SceneConfig.standard())
+    parts = [_of_scenes(scenes, size_px) for scenes in chunks]
     names = tuple(f"scene-{seed}-{part}-{i:04d}" for i in range(count))
     return replace(join(parts), names=names)
+
+
+def _of_scenes(scenes: Scenes, size_px: int) -> Frames:
+    """One chunk of rendered scenes, unnamed."""
+    seen = preprocess(scenes.image, size_px)
+    depth, mask = (crop_nearest(x, seen.box, size_px) for x in (scenes.depth, scenes.mask))
+    raw = crop_resize(scenes.image, seen.box, size_px)
+    return Frames(raw, seen.image, mask, seen.content, ("",) * len(mask), depth, scenes.lesions)
+
+
+def depth_frames(
+    counts: Sequence[tuple[SceneConfig, int]], size_px: int, seed: int = 0, device: str = "cpu"
+) -> dict[str, Tensor]:
+    """What depth is learned from and no more: image n×3×s×s, depth and content n×1×s×s of the training stream.
+
+    For thousands of scenes: kept on disk, and written into their place one chunk at a time, since joining `Frames`
+    would need more than twice the memory.
+    """
+    n, at = sum(count for _, count in counts), 0
+    channels = {"image": 3, "depth": 1, "content": 1}
+    data = {name: torch.empty(n, c, size_px, size_px) for name, c in channels.items()}
+    for config, count in counts:
+        for scenes in cached_scenes(count, size_px, seed + STREAMS["train"], device, config):
+            chunk = _of_scenes(scenes, size_px)
+            for name, values in data.items():
+                values[at : at + len(chunk)] = getattr(chunk, name)
+            at += len(chunk)
+    return data
 
 
 def real_frames(samples: Sequence[datasets.Sample], size_px: int) -> Frames:
@@ -82,10 +108,9 @@ def real_frames(samples: Sequence[datasets.Sample], size_px: int) -> Frames:
     for sample in samples:
         pixels, lesion = datasets.read_sample(sample)
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-        box = content_box(image)
-        mask = crop_resize(torch.from_numpy(lesion)[None, None].float(), box, size_px)
         seen = preprocess(image, size_px)
-        raw = crop_resize(image, box, size_px)
+        mask = crop_resize(torch.from_numpy(lesion)[None, None].float(), seen.box, size_px)
+        raw = crop_resize(image, seen.box, size_px)
         parts.append(Frames(raw, seen.image, (mask > 0.5).float(), seen.content, (sample.name,)))
     return join(parts)
 

@@ -220,18 +220,24 @@ THRESHOLDS = tuple(np.round(np.arange(0.05, 1.0, 0.05), 2).tolist())
 
 
 def best_threshold(
-    probabilities: Iterable[MaskLike], truths: Iterable[MaskLike], thresholds: Iterable[float] = THRESHOLDS
+    probabilities: Iterable[MaskLike],
+    truths: Iterable[MaskLike],
+    thresholds: Iterable[float] = THRESHOLDS,
+    alarm_limit: float = 1.0,
 ) -> float:
     """The threshold with the highest mean Dice over the images with a lesion; p > threshold is lesion.
 
-    For the validation part only: a threshold chosen on the test part makes the test result too good. Of
-    equal ones the nearest to 0.5 is taken. `probabilities` are maps in [0, 1] of the truths' sizes (single
-    maps, or a B×1×H×W tensor). Raises ValueError without an image that shows a lesion.
+    Only thresholds at which at most `alarm_limit` of the lesion-free images raise a false alarm are asked; where none
+    is low enough, those with the fewest. For the validation part only: a threshold chosen on the test part makes the
+    test result too good. Of equal ones the nearest to 0.5 is taken. `probabilities` are maps in [0, 1] of the truths'
+    sizes (single maps, or a B×1×H×W tensor). Raises ValueError without an image that shows a lesion.
     """
     pairs = [(p, as_mask(t)) for _, p, t in _named_pairs(probabilities, truths, None)]
-    pairs = [(p, t) for p, t in pairs if t.any()]
-    if not pairs:
+    lesions, free = [(p, t) for p, t in pairs if t.any()], [p for p, t in pairs if not t.any()]
+    if not lesions:
         raise ValueError("no image with a lesion: a threshold cannot be chosen by Dice")
-    scores = {x: np.mean([dice(p > x, t) for p, t in pairs]) for x in thresholds}
+    alarms = {x: np.mean([false_alarm(p > x) for p in free]) if free else 0.0 for x in thresholds}
+    allowed = [x for x in alarms if alarms[x] <= max(alarm_limit, min(alarms.values()))]
+    scores = {x: np.mean([dice(p > x, t) for p, t in lesions]) for x in allowed}
     best = max(scores.values())
     return float(min((x for x in scores if scores[x] == best), key=lambda x: abs(x - 0.5)))

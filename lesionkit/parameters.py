@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lesionkit import datasets, devices
+from lesionkit import datasets, depth_datasets, devices
 
 NOTEBOOKS = ("01_data", "02_depth", "03_segmentation", "04_loss_ablation", "05_evaluation")
 EXTRA_NOTEBOOKS = ("explore",)
@@ -122,6 +122,11 @@ def check_dataset(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ParameterError(
             f"{name} is {value!r}, but must be a name: scenes, one of the registry, or folder:PATH"
+        )
+    if value in depth_datasets.NAMES:
+        raise ParameterError(
+            f"{name} is {value!r}, which holds depth but no lesion masks to train and test on: choose one of scenes, "
+            f"{', '.join(datasets.NAMES)} or folder:PATH"
         )
     try:
         datasets.check_name(value)

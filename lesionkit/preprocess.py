@@ -98,7 +98,14 @@ def content_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
         before = bright.cummax(dim=axis).values
         after = bright.flip(axis).cummax(dim=axis).values.flip(axis)
         between = between * before * after
-    return between
+    return _closed(between)
+
+
+def _closed(mask: Float[Tensor, "b 1 h w"], side_px: int = 9) -> Float[Tensor, "b 1 h w"]:
+    """Morphological closing: a dark lumen that runs out of the frame leaves thin gaps, which are filled."""
+    around = [2 * (side_px // 2)] * 4  # room to grow beyond the frame, or the edge would shrink back less than it grew
+    grown = F.max_pool2d(F.pad(mask, around), side_px, stride=1)
+    return -F.max_pool2d(-grown, side_px, stride=1)
 
 
 def even_exposure(image: Float[Tensor, "b 3 h w"], content: Float[Tensor, "b 1 h w"], target: float = 0.45) -> Tensor:

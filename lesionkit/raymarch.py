@@ -9,6 +9,7 @@ makes it settle on the surface from either side.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -40,15 +41,51 @@ class Tube:
     triangle: Tensor  # 0 round, 1 clearly triangular
     turn: Tensor  # where the three taeniae stand
     end: Tensor  # z of the blind end; beyond FAR_MM means an open tube
+    fold_gap: Tensor  # 0 folds are whole rings, 1 each is there on one side only (semilunar)
+    fold_twist: Tensor  # radians per mm: how that side wanders from fold to fold
+    swell: Tensor  # mm: height of the wall's soft unevenness
+    swell_rate: Tensor  # radians per mm
+    swell_phase: Tensor
+    corner_start: Tensor  # z at which the tube turns away in an arc (a flexure); beyond FAR_MM none
+    corner_radius: Tensor  # of that arc
+    corner_about: Tensor  # towards which side
+
+    def straighten(self, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Points b×n in coordinates in which the corner is straight: z becomes the length along the arc.
+
+        Exact on the centre line; lengths along the tube shrink towards the inside of the corner.
+        """
+        if not self.has_corner:
+            return x, y, z
+        cos, sin = torch.cos(self.corner_about), torch.sin(self.corner_about)
+        inward, sideways = cos * x + sin * y, cos * y - sin * x
+        ahead, away = (z - self.corner_start).clamp_min(0), self.corner_radius - inward
+        reach = torch.sqrt(away * away + ahead * ahead)
+        angle = torch.atan2(ahead, away)
+        turned = ahead > 0
+        inward = self.corner_radius - reach
+        x = torch.where(turned, cos * inward - sin * sideways, x)
+        y = torch.where(turned, sin * inward + cos * sideways, y)
+        return x, y, torch.where(turned, self.corner_start + self.corner_radius * angle, z)
+
+    @cached_property
+    def has_corner(self) -> bool:
+        """Whether any of the scenes has one: the march leaves out what none of them has."""
+        return bool((self.corner_start < FAR_MM).any())
+
+    @cached_property
+    def is_swollen(self) -> bool:
+        return bool((self.swell > 0).any())
 
     def centre(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The lumen's centre at z: (x, y), b×n each."""
+        """The lumen's centre at z (straightened): (x, y), b×n each."""
         wave_x = torch.sin(self.bend_rate_x * z + self.bend_phase_x) - torch.sin(self.bend_phase_x)
         wave_y = torch.sin(self.bend_rate_y * z + self.bend_phase_y) - torch.sin(self.bend_phase_y)
         return self.offset_x + self.bend_x * wave_x, self.offset_y + self.bend_y * wave_y
 
     def inside(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """How far the points b×n lie inside the lumen (mm, roughly; negative in the tissue)."""
+        x, y, z = self.straighten(x, y, z)
         centre_x, centre_y = self.centre(z)
         dx, dy = x - centre_x, y - centre_y
         rho = torch.sqrt(dx * dx + dy * dy + 1e-6)
@@ -61,9 +98,21 @@ class Tube:
         uneven = 0.8 * torch.sin(0.05 * z + self.fold_phase * 3)  # no two folds are equally far apart
         phase = 6.2832 * (z + lean) / self.fold_spacing + self.fold_phase + uneven
         ridge = torch.exp(self.fold_sharpness * (torch.cos(phase) - 1))
+        side = 2 * self.fold_phase + self.fold_twist * z
+        ridge = ridge * (1 - self.fold_gap * (0.5 - 0.5 * (cos1 * torch.cos(side) + sin1 * torch.sin(side))))
         radius = self.radius * (1 + 0.12 * self.triangle * lobes)
         radius = radius - self.fold_depth * ridge * (1 + 0.6 * self.triangle * lobes)
-        return smooth_minimum(radius - rho, self.end - z, 6.0)
+        end = self.end
+        if self.is_swollen:
+            swell = self.swell * self._unevenness(x, y, z)
+            radius, end = radius + swell, end + 2 * swell
+        return smooth_minimum(radius - rho, end - z, 6.0)
+
+    def _unevenness(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """A smooth field in [−1, 1] over space that repeats nowhere in sight."""
+        rate, phase = self.swell_rate, self.swell_phase
+        across = torch.sin(rate * x + phase + torch.sin(0.7 * rate * z)) * torch.sin(rate * y + 2 * phase)
+        return 0.6 * across + 0.4 * torch.sin(0.8 * rate * z + 3 * phase + 1.3 * torch.sin(0.6 * rate * (x + y)))
 
 
 @dataclass(frozen=True)

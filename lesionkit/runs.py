@@ -39,6 +39,7 @@ from lesionkit.parameters import (
     quick,
     smoke,
 )
+from lesionkit.writing import write_bytes
 
 __all__ = [
     "EXTRAS",
@@ -216,17 +217,6 @@ def write_json(path: Path, content: Any) -> Path:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(path, text.encode())
     return path
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file in one step, by way of a hidden neighbour that carries the process's number."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    neighbour = path.parent / f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.{os.getpid()}.tmp"
-    try:
-        neighbour.write_bytes(content)
-        os.replace(neighbour, path)
-    finally:
-        neighbour.unlink(missing_ok=True)
 
 
 def plain(value: Any) -> Any:

@@ -5,7 +5,8 @@ its own random stream, keyed by the seed and its number: scene 7 of seed 0 is th
 device (up to rounding) or the number of scenes asked for.
 
 Letters: b scenes, h = w = size_px, k elements a scene. Depth in mm along the optical axis, near is small.
-`lesionkit.scene_config` holds what is drawn at random, `raymarch` the geometry, `shading` light and camera.
+`scene_config` says what is drawn at random, `scene_draw` draws it, `raymarch` is the geometry, `shading` colour and
+light, `camera` the imaging chain.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from lesionkit import camera as imaging
 from lesionkit import shading
 from lesionkit.devices import resolve
 from lesionkit.raymarch import Elements, Tube, coarse_to_fine, length_of, march, normals
-from lesionkit.scene_config import MAX_ELEMENTS, Draw, SceneConfig
+from lesionkit.scene_config import MAX_ELEMENTS, SceneConfig
+from lesionkit.scene_draw import Draw
 
 CHUNK = 16  # scenes rendered at a time: bounds the memory, and fits a processor's cache
 MIN_VISIBLE_PX = 6  # a lesion of which less can be seen is no lesion to anybody
@@ -45,25 +48,28 @@ class Lesion:
 @dataclass(frozen=True)
 class Scenes:
     """Rendered scenes: image b×3×h×w in [0, 1], depth b×1×h×w in mm, mask b×1×h×w {0, 1}, lesions per scene,
-    instance b×1×h×w (0 no lesion, else Lesion.index)."""
+    instance b×1×h×w (0 no lesion, else Lesion.index), intrinsics b×3×3 (the camera matrix, in pixels; pixel centres at
+    halves), distortion b (k of a barrel, see `imaging.Camera`)."""
 
     image: Float[Tensor, "b 3 h w"]
     depth: Float[Tensor, "b 1 h w"]
     mask: Float[Tensor, "b 1 h w"]
     lesions: tuple[tuple[Lesion, ...], ...]
     instance: Float[Tensor, "b 1 h w"]
+    intrinsics: Float[Tensor, "b 3 3"]
+    distortion: Float[Tensor, " b"]
 
     def __len__(self) -> int:
         return self.image.shape[0]
 
     def __getitem__(self, item: slice) -> "Scenes":
-        return Scenes(self.image[item], self.depth[item], self.mask[item], self.lesions[item], self.instance[item])
+        return Scenes(**{name: value[item] for name, value in vars(self).items()})
 
     @staticmethod
     def join(parts: list["Scenes"]) -> "Scenes":
-        names = ("image", "depth", "mask", "instance")
-        tensors = {name: torch.cat([getattr(p, name) for p in parts]) for name in names}
-        return Scenes(lesions=tuple(one for p in parts for one in p.lesions), **tensors)
+        tensors = {f.name: [getattr(p, f.name) for p in parts] for f in fields(Scenes) if f.name != "lesions"}
+        lesions = tuple(one for p in parts for one in p.lesions)
+        return Scenes(lesions=lesions, **{name: torch.cat(values) for name, values in tensors.items()})
 
 
 def render_scenes(
@@ -115,31 +121,49 @@ def render_variants(
 
 @torch.no_grad()
 def _render(draws: list[Draw], size_px: int, device: torch.device) -> Scenes:
-    tube, camera = _stack(draws, "tube", Tube, device), _stack(draws, "camera", shading.Camera, device)
+    tube, camera = _stack(draws, "tube", Tube, device), _stack(draws, "camera", imaging.Camera, device)
     rays = _camera_rays(camera, size_px)
-    inside = shading.aperture(camera, size_px, size_px)
+    inside = imaging.aperture(camera, size_px, size_px)
     elements = _place_elements(draws, tube, rays, inside)
-    look = _stack(draws, "look", shading.Look, device)
+    look, light = _stack(draws, "look", shading.Look, device), _stack(draws, "light", shading.Light, device)
     depth = coarse_to_fine(tube, elements, rays)
     points = (rays * depth[:, None]).flatten(2)
     pixel_mm = depth.flatten(1) * camera.tan_half_view * 2 / size_px
     colour, instance, grain = shading.albedo(tube, elements, look, points, pixel_mm)
-    light = shading.radiance(colour, normals(tube, elements, points), points, look, grain)
-    image = shading.expose(light.view(len(draws), 3, size_px, size_px), camera, inside)
+    normal = normals(tube, elements, points)
+    dark_creases = bool((light.occlusion > 0).any())  # another look at the whole scene, where one of them asks for it
+    open_ = shading.openness(tube, elements, normal, points) if dark_creases else torch.ones_like(grain)
+    lit = shading.radiance(colour, normal, points, camera.rotation, look, light, grain, open_)
+    image = imaging.expose(lit.view(len(draws), 3, size_px, size_px), camera, inside)
     shift = torch.tensor([draw.noise_shift for draw in draws], device=device)
-    image = shading.sensor(image, camera, shift) * inside
+    image = imaging.burn_text(imaging.sensor(image, camera, shift) * inside, camera, shift)
     instance = instance.view(len(draws), 1, size_px, size_px) * inside.long()
     instance, lesions = _visible_lesions(draws, instance)
-    return Scenes(image, depth[:, None], (instance > 0).float(), lesions, instance.float())
+    intrinsics = _intrinsics(camera, size_px)
+    mask = (instance > 0).float()
+    return Scenes(image, depth[:, None], mask, lesions, instance.float(), intrinsics, camera.distortion[:, 0])
 
 
-def _camera_rays(camera: shading.Camera, size_px: int) -> Float[Tensor, "b 3 h w"]:
+def _camera_rays(camera: imaging.Camera, size_px: int) -> Float[Tensor, "b 3 h w"]:
     """Directions in the tube's frame; one mm along a ray is one mm of depth along the optical axis."""
     side = (torch.arange(size_px, device=camera.aperture.device) + 0.5) / size_px * 2 - 1
     rows, columns = torch.meshgrid(side, side, indexing="ij")
     flat = torch.stack([columns, rows, torch.ones_like(rows)])[None].repeat(camera.rotation.shape[0], 1, 1, 1)
-    flat[:, :2] *= camera.tan_half_view[:, :, None, None]
+    radius2 = (rows**2 + columns**2)[None]
+    k = camera.distortion[:, :, None]
+    spread = camera.tan_half_view[:, :, None] * (1 + k * radius2) / (1 + k)  # b h w
+    flat[:, 0] *= spread
+    flat[:, 1] *= spread / camera.aspect[:, :, None]
     return torch.einsum("bij,bjhw->bihw", camera.rotation, flat)
+
+
+def _intrinsics(camera: imaging.Camera, size_px: int) -> Float[Tensor, "b 3 3"]:
+    """The matrix that takes (x/z, y/z, 1) to pixels, at the centre of the picture where nothing is distorted."""
+    across = size_px / 2 / camera.tan_half_view[:, 0] * (1 + camera.distortion[:, 0])
+    matrix = torch.zeros(len(across), 3, 3, device=across.device)
+    matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = across, across * camera.aspect[:, 0], 1
+    matrix[:, :2, 2] = size_px / 2
+    return matrix
 
 
 def _place_elements(draws: list[Draw], tube: Tube, rays: Tensor, inside: Tensor) -> Elements:

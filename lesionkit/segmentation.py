@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lesionkit.depth import block, luminance_depth, up_to
-from lesionkit.encoders import make_encoder
+from lesionkit.depth import luminance_depth, up_to
+from lesionkit.encoders import block, make_encoder
 from lesionkit.preprocess import STRIDE, content_mask
 
 GUIDANCE = ("depth", "none", "learned", "luminance", "shuffled", "oracle")

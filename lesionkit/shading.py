@@ -1,6 +1,6 @@
-"""Colour, light and camera of a rendered scene: from surface points to what an endoscope's processor would show.
+"""Colour and light of a rendered scene: from points on the wall to the light that reaches the lens.
 
-Letters: b scenes, n = h·w pixels, k elements. Radiance is linear until `expose`; images are RGB in [0, 1].
+Letters: b scenes, n = h·w pixels, k elements. Light is linear and without a unit: `camera.expose` sets the level.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from lesionkit.raymarch import Elements, Tube, length_of
+from lesionkit.raymarch import Elements, Tube, length_of, scene_function
 
 TILE_PX = 256
-TILE_MM = 42.0  # the wall's texture repeats after this length
+OCCLUSION_MM = 4.0  # creases narrower than this are dark
+REFERENCE_MM = 20.0  # where all fall-off exponents give the same light
 BLOTCH, MOTTLE, VESSEL, GRAIN = range(4)
 
 
@@ -25,7 +26,12 @@ class Look:
     tissue: Tensor  # b×3 albedo
     vessel_strength: Tensor
     vessel_width: Tensor
+    fine_vessels: Tensor  # strength of the next order, thinner and denser
+    vessel_patches: Tensor  # 0 everywhere alike, 1 they come and go
+    blotch: Tensor  # large pale and dark areas of the mucosa
     mottle: Tensor
+    texture_mm: Tensor  # the wall's texture repeats after this length
+    ripple: Tensor  # how much the wet film breaks up its highlights
     tile_x: Tensor  # where in the texture tile the scene lies, 0..1
     tile_y: Tensor
     tile: Tensor  # which tile of the bank
@@ -37,17 +43,15 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Camera:
-    """The imaging chain; b×1 unless noted."""
+class Light:
+    """One or two lamps beside the lens; b×1 unless noted. Lengths in mm."""
 
-    tan_half_view: Tensor
-    rotation: Tensor  # b×3×3, camera to tube
-    exposure: Tensor  # mean luminance aimed at
-    tint: Tensor  # b×3 white balance
-    vignette: Tensor
-    noise: Tensor
-    aperture: Tensor  # 0 full frame, 1 round, 2 octagon
-    aperture_radius: Tensor  # of half the frame
+    lamps: Tensor  # b×2×2: x and y of each in the camera's plane
+    balance: Tensor  # share of the first; 1 is a single lamp
+    fall_off: Tensor  # exponent of the distance; 2 is physics, other renderers and image processors show less
+    wrap: Tensor  # how much a wall lit from the side still shines: tissue scatters
+    occlusion: Tensor  # how much darker creases are, where little light gets in
+    ambient: Tensor  # light that has been reflected from all around, as if from 20 mm
 
 
 @lru_cache(maxsize=2)
@@ -73,15 +77,22 @@ def texture_bank(tiles: int = 12) -> Float[Tensor, "tiles 4 s s"]:
     return noise
 
 
-def wall_texture(tube: Tube, look: Look, points: Float[Tensor, "b 3 n"]) -> Float[Tensor, "b 4 n"]:
-    """The noise channels at surface points, by angle around and length along the tube."""
-    x, y, z = points.unbind(1)
+def place_on_wall(tube: Tube, points: Float[Tensor, "b 3 n"]) -> tuple[Tensor, Tensor]:
+    """Where on the tube surface points lie, b×n each: turns around it, and mm along it."""
+    x, y, z = tube.straighten(*points.unbind(1))
     centre_x, centre_y = tube.centre(z)
-    angle = torch.atan2(y - centre_y, x - centre_x) / 6.28318
-    around = torch.round(6.28318 * tube.radius / TILE_MM).clamp_min(1)  # whole tiles, or a seam would show
+    return torch.atan2(y - centre_y, x - centre_x) / 6.28318, z
+
+
+def wall_texture(
+    tube: Tube, look: Look, angle: Float[Tensor, "b n"], z: Float[Tensor, "b n"], rate: float = 1.0
+) -> Float[Tensor, "b 4 n"]:
+    """The noise channels at a `place_on_wall`; `rate` times as fine."""
+    tiles_around = rate * 6.28318 * tube.radius / look.texture_mm
+    around = torch.round(tiles_around).clamp_min(1)  # whole tiles, or a seam would show
     u = (angle * around + look.tile_x) % 1.0
-    v = (z / TILE_MM + look.tile_y) % 1.0
-    bank = texture_bank().to(points.device)
+    v = (rate * z / look.texture_mm + look.tile_y) % 1.0
+    bank = texture_bank().to(z.device)
     tiles = F.pad(bank[look.tile[:, 0].long()], (0, 1, 0, 1), mode="circular")
     grid = torch.stack([u, v], dim=-1)[:, None] * 2 - 1
     return F.grid_sample(tiles, grid, mode="bilinear", padding_mode="border", align_corners=True)[:, :, 0]
@@ -91,11 +102,12 @@ def albedo(
     tube: Tube, elements: Elements, look: Look, points: Float[Tensor, "b 3 n"], pixel_mm: Float[Tensor, "b n"]
 ) -> tuple[Float[Tensor, "b 3 n"], Tensor, Tensor]:
     """Surface colour, the instance number (b×n; i + 1 on lesion i, else 0), and the texture's fine grain."""
-    noise = wall_texture(tube, look, points)
+    place = place_on_wall(tube, points)
+    noise = wall_texture(tube, look, *place)
     x, y, z = points.unbind(1)
     instance = torch.zeros_like(x, dtype=torch.long)
     covered = torch.zeros_like(x)
-    colour = look.tissue[:, :, None] * (1 + look.mottle[:, :, None] * 0.6 * noise[:, None, BLOTCH])
+    colour = look.tissue[:, :, None] * (1 + look.blotch[:, :, None] * noise[:, None, BLOTCH]).clamp(0.35, 1.9)
     pattern = torch.zeros_like(x)
     wall = tube.inside(x, y, z)
     for i in range(elements.count):
@@ -111,75 +123,57 @@ def albedo(
         covered = torch.maximum(covered, soft * look.element_strength[:, i, None].clamp_min(0.15).sqrt())
         pattern = torch.maximum(pattern, soft * look.element_pattern[:, i, None])
     fine = 1 / (1 + (pixel_mm / 0.45) ** 2)  # what is smaller than a pixel averages out
-    line = torch.exp(-((noise[:, VESSEL] / look.vessel_width) ** 2)) * fine * (1 - covered)
-    vessel = torch.tensor([0.22, 0.55, 0.45], device=points.device)[None, :, None] * look.vessel_strength[:, :, None]
+    # level sets of a noise are closed loops; where another noise thins them out they become branches
+    there = 1 - look.vessel_patches * torch.sigmoid(4 * (noise[:, MOTTLE] + 0.7 * noise[:, BLOTCH]))
+    width = look.vessel_width * there.clamp_min(0.05)
+    line = torch.exp(-((noise[:, VESSEL] / width) ** 2)) * look.vessel_strength
+    if bool((look.fine_vessels > 0).any()):
+        # the next order is the same kind of noise, read from a tile at twice the rate and with some of the first
+        # added, so that its lines leave those of the first
+        twig = wall_texture(tube, look, *place, rate=2.0)[:, VESSEL] + 0.5 * noise[:, VESSEL]
+        line = torch.maximum(line, torch.exp(-((twig / (0.8 * width)) ** 2)) * look.fine_vessels)
+    line = line * there * fine * (1 - covered)
+    vessel = torch.tensor([0.22, 0.55, 0.45], device=points.device)[None, :, None]
     grain = 1 + fine[:, None] * (0.35 * look.mottle + 0.35 * pattern)[:, None] * noise[:, None, MOTTLE] * 0.5
     return (colour * (1 - vessel * line[:, None]) * grain).clamp(0.01, 1), instance, noise[:, GRAIN] * fine
+
+
+def openness(
+    tube: Tube, elements: Elements | None, normal: Float[Tensor, "b 3 n"], points: Float[Tensor, "b 3 n"]
+) -> Float[Tensor, "b n"]:
+    """1 on an open wall, towards 0 in a crease: how far a step of OCCLUSION_MM off the surface leads away from it."""
+    value = scene_function(tube, elements, *(points + OCCLUSION_MM * normal).unbind(1))
+    return (value / OCCLUSION_MM).clamp(0, 1)
 
 
 def radiance(
     colour: Float[Tensor, "b 3 n"],
     normal: Float[Tensor, "b 3 n"],
     points: Float[Tensor, "b 3 n"],
+    rotation: Float[Tensor, "b 3 3"],
     look: Look,
+    light: Light,
     grain: Float[Tensor, "b n"],
+    open_: Float[Tensor, "b n"],
 ) -> Float[Tensor, "b 3 n"]:
-    """Light from the lens: Lambert, a wet highlight, fall-off with the squared distance (as r²·L, see `expose`)."""
-    distance = length_of(points)[:, None]
-    facing = -(normal * points / distance).sum(dim=1).clamp(-1, 1)
-    wet = (facing + 0.02 * grain).clamp(0, 1)
-    highlight = look.gloss * torch.exp((wet - 1) * look.roughness)
-    # tissue scatters light sideways, which lifts what the lamp only grazes
-    body = colour * (0.22 + 0.78 * facing.clamp_min(0))[:, None]
-    return (body + highlight[:, None]) / distance.square()
-
-
-def expose(light: Float[Tensor, "b 3 h w"], camera: Camera, inside: Float[Tensor, "b 1 h w"]) -> Tensor:
-    """Auto-exposure on the mean of the visible part, vignette, tone curve, white balance, gamma."""
-    b, _, h, w = light.shape
-    gain = torch.ones(b, 1, 1, 1, device=light.device)
-    level = light.mean(dim=1, keepdim=True)
-    count = inside.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
-    for _ in range(4):  # the meter sees the tone-mapped picture, hence a short fixed-point iteration
-        shown = (tone(level * gain) * inside).sum(dim=(1, 2, 3), keepdim=True) / count
-        gain = gain * (camera.exposure[:, :, None, None] / shown.clamp_min(1e-4)) ** 1.6
-    rows = torch.linspace(-1, 1, h, device=light.device)[:, None]
-    columns = torch.linspace(-1, 1, w, device=light.device)[None]
-    fall = 1 - camera.vignette[:, :, None, None] * (rows**2 + columns**2)
-    return tone(light * gain * fall.clamp_min(0.1) * camera.tint[:, :, None, None])
-
-
-def tone(light: Tensor) -> Tensor:
-    """A shoulder towards saturation, then display gamma."""
-    return (1 - torch.exp(-light.clamp_min(0))).clamp_min(1e-6) ** (1 / 2.2)
-
-
-def aperture(camera: Camera, h: int, w: int) -> Float[Tensor, "b 1 h w"]:
-    """1 where the lens lets light through; the rest of the frame is black."""
-    device = camera.aperture.device
-    rows = torch.linspace(-1, 1, h, device=device)[None, :, None]
-    columns = torch.linspace(-1, 1, w, device=device)[None, None]
-    size = camera.aperture_radius[:, :, None]
-    round_ = (rows**2 + columns**2) < size**2
-    box = torch.maximum(rows.abs(), columns.abs()) < size * 0.97
-    octagon = box & ((rows.abs() + columns.abs()) < size * 1.36)
-    kind = camera.aperture[:, :, None]
-    inside = torch.where(kind == 0, True, torch.where(kind == 1, round_, octagon))
-    return inside[:, None].float()
-
-
-@lru_cache(maxsize=1)
-def noise_bank() -> Float[Tensor, "3 r c"]:
-    """White noise of mean 0 and deviation 1, read by `sensor` at a place of each scene's own."""
-    return torch.randn(3, 512, 512, generator=torch.Generator().manual_seed(20142))
-
-
-def sensor(image: Float[Tensor, "b 3 h w"], camera: Camera, shift: Tensor) -> Float[Tensor, "b 3 h w"]:
-    """Adds noise that grows towards the dark. It is read from a bank at a place of the scene's own (`shift`, b×2
-    integers), so that it is the same on every device and for every batch size."""
-    bank = noise_bank().to(image.device)
-    rows = (torch.arange(image.shape[2], device=image.device) + shift[:, :1]) % bank.shape[1]
-    columns = (torch.arange(image.shape[3], device=image.device) + shift[:, 1:]) % bank.shape[2]
-    noise = bank[:, rows[:, :, None], columns[:, None]].transpose(0, 1)
-    strength = camera.noise[:, :, None, None] * (1.3 - image)
-    return (image + noise * strength).clamp(0, 1)
+    """Light that reaches the lens: Lambert, a wet highlight, fall-off with the distance from each lamp, and what the
+    walls throw back at each other. Without a unit, since `expose` sets the level. No lamp casts a shadow that the lens
+    could see: both are a few mm apart."""
+    to_eye = -F.normalize(points, dim=1)
+    colour = colour * (1 - light.occlusion * (1 - open_))[:, None]
+    total = colour * (light.ambient / REFERENCE_MM**2)[:, None]
+    for i, share in enumerate((light.balance, 1 - light.balance)):
+        if not bool((share > 0).any()):
+            continue
+        to_lamp = torch.einsum("bij,bj->bi", rotation[:, :, :2], light.lamps[:, i])[:, :, None] - points
+        distance = length_of(to_lamp)[:, None]
+        to_lamp = to_lamp / distance
+        facing = (normal * to_lamp).sum(dim=1).clamp(0, 1)
+        half_way = F.normalize(to_lamp + to_eye, dim=1)
+        wet = ((normal * half_way).sum(dim=1) + look.ripple * grain).clamp(0, 1)
+        highlight = look.gloss * torch.exp((wet - 1) * look.roughness)
+        # tissue scatters light sideways, which lifts what the lamp only grazes
+        body = colour * (light.wrap + (1 - light.wrap) * facing)[:, None]
+        fall = (REFERENCE_MM / distance) ** light.fall_off[:, :, None] / REFERENCE_MM**2
+        total = total + share[:, :, None] * (body + highlight[:, None]) * fall
+    return total

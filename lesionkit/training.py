@@ -13,8 +13,10 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from lesionkit import losses
@@ -36,13 +38,14 @@ class TrainConfig:
     """How long and how fast; the defaults are for fine-tuning a pretrained encoder on a few hundred images."""
 
     epochs: int = 10
-    batch_size: int = 16
+    batch_size: int = 16  # over all processes together
     learning_rate: float = 2e-3  # of AdamW, at the peak
     encoder_rate: float = 0.5  # the pretrained encoder moves slower, or it forgets what it knew
     weight_decay: float = 1e-4
     warmup: float = 0.1  # share of the steps; AdamW's first estimates are poor
     clip_norm: float = 1.0  # one odd batch must not throw the weights away
     average: float = 0.98  # decay of the exponential moving average of the weights, what is kept at the end
+    sizes_px: tuple[int, ...] = ()  # multi-scale: each batch is resized to one of these edges; empty leaves it alone
     precision: str = "auto"  # bf16 where the device is faster with it, else fp32
     seed: int = 0
 
@@ -85,18 +88,23 @@ def fit(
 ) -> History:
     """Train `model` in place; at the end it holds the moving average of its weights, on `device`, in eval mode.
 
+    Under `torchrun` the processes share each batch, and the first of them logs and writes.
+
     data: tensors with one row per sample. augment: from batch to batch, on the device. checkpoint: a file written
     after every epoch; when it exists the training goes on from it. Raises TrainingError when there are no samples or
     the loss is no longer finite.
     """
     if not len(next(iter(data.values()))):
         raise TrainingError("there is not one training sample: check the data set and the number of images asked for")
+    augment = rescaled(augment, config.sizes_px)
     precision = best_precision(model, device) if config.precision == "auto" else config.precision
     accelerator = make_accelerator(device, precision)
     torch.manual_seed(config.seed)
     samples = _Samples(data)
     # a last batch of one or two would spoil the batch statistics
-    loader = DataLoader(samples, config.batch_size, shuffle=True, drop_last=len(samples) >= config.batch_size)
+    whole = len(samples) >= config.batch_size
+    order = torch.Generator()  # of its own, so that every process deals out the same batches
+    loader = DataLoader(samples, config.batch_size, shuffle=True, drop_last=whole, generator=order)
     optimiser = torch.optim.AdamW(_groups(model, config), weight_decay=config.weight_decay, fused=True)
     schedule = _schedule(optimiser, config, steps=config.epochs * len(loader))
     model = model.to(accelerator.device, memory_format=torch.channels_last)
@@ -105,7 +113,9 @@ def fit(
     state = {"model": model, "average": average, "optimiser": optimiser.optimizer, "schedule": schedule.scheduler}
     history = _load_checkpoint(checkpoint, state, config)
     for epoch in range(len(history), config.epochs):
-        torch.manual_seed(config.seed * 1000 + epoch)  # an epoch is the same whether or not it follows a restart
+        # an epoch is the same whether or not it follows a restart; augmentation differs from process to process
+        order.manual_seed(config.seed * 1000 + epoch)
+        torch.manual_seed(config.seed * 1000 + epoch + 1_000_003 * accelerator.process_index)
         prepared.train()
         total = torch.zeros((), device=accelerator.device)
         for step, batch in enumerate(loader):
@@ -119,11 +129,12 @@ def fit(
             optimiser.zero_grad()
             _follow(average, model, config.average, steps=epoch * len(loader) + step)
             total += loss.detach()
-        history.append(float(total) / len(loader))
+        history.append(float(accelerator.reduce(total, "mean")) / len(loader))
         if not math.isfinite(history[-1]):
             raise TrainingError(f"the loss is {history[-1]} in epoch {epoch + 1}: lower the learning rate")
-        log(f"epoch {epoch + 1}/{config.epochs}  loss {history[-1]:.4f}")
-        _save_checkpoint(checkpoint, state, config, history)
+        if accelerator.is_main_process:
+            log(f"epoch {epoch + 1}/{config.epochs}  loss {history[-1]:.4f}")
+            _save_checkpoint(checkpoint, state, config, history)
     model.load_state_dict(average.state_dict())
     model.eval()
     return History(tuple(history))
@@ -135,7 +146,9 @@ def make_accelerator(device: torch.device | str, precision: str = "fp32") -> Acc
     if device.type == "cuda":
         torch.cuda.set_device(device)
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device.type == "cpu", mixed_precision={"fp32": "no"}.get(precision, precision))
+    precision = {"fp32": "no"}.get(precision, precision)
+    shared = DataLoaderConfiguration(split_batches=True)  # a batch is dealt out, not one more for each process
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision, dataloader_config=shared)
 
 
 def best_precision(model: nn.Module, device: torch.device | str) -> str:
@@ -246,6 +259,24 @@ def augmented(stages: nn.Module) -> Callable[[Batch], Batch]:
     return augment
 
 
+def rescaled(augment: Callable[[Batch], Batch] | None, sizes_px: tuple[int, ...]) -> Callable[[Batch], Batch] | None:
+    """`augment` if there is one, then every map of the batch resized to one of the edges, drawn from torch's global
+    generator."""
+    if not sizes_px:
+        return augment
+
+    def resize(batch: Batch) -> Batch:
+        batch = augment(batch) if augment else batch
+        size_px = sizes_px[int(torch.randint(len(sizes_px), ()))]
+        if size_px == batch["image"].shape[-1]:
+            return batch
+        smooth = {"mode": "bilinear", "align_corners": False, "antialias": True}
+        how = {name: smooth if name == "image" else {"mode": "nearest-exact"} for name in batch}
+        return {name: F.interpolate(value, size=(size_px, size_px), **how[name]) for name, value in batch.items()}
+
+    return resize
+
+
 def _filled(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
     """Depth 0 is none: the corners that a warp opened get the frame's median, so that logarithms stay sane."""
     middle = depth.flatten(1).median(dim=1).values.clamp_min(1e-3).view(-1, 1, 1, 1)
@@ -266,17 +297,25 @@ def joint_objective(loss: losses.JointLoss) -> Objective:
 
 # --- the two trainings of the method
 
+# Without zoom: a zoomed picture is one of another lens, whose depth in mm would be wrong. Wilder colours than for
+# lesions, whose colour says something: depth must not hang on it.
+DEPTH_AUGMENT = AugmentConfig(scale=(1.0, 1.0), contrast=0.3, saturation=0.5, hue=0.06)
+
 
 def train_depth(
-    frames: Frames, config: TrainConfig, device: torch.device | str = "cpu", **how
+    frames: Frames | Batch,
+    config: TrainConfig,
+    device: torch.device | str = "cpu",
+    net: DepthNet | None = None,
+    **how,
 ) -> tuple[DepthNet, History]:
-    """A depth network on rendered scenes. `how` goes on to `fit`."""
+    """A depth network on rendered scenes, frames or what `frames.depth_frames` gives; `net` trains one further, in
+    place. `how` goes on to `fit`."""
     torch.manual_seed(config.seed)
-    net = DepthNet()
-    data = {"image": frames.image, "depth": frames.depth, "content": frames.content}
-    # without zoom: a zoomed picture is one of another lens, whose depth in mm would be wrong
-    augment = augmented(Augment(AugmentConfig(scale=(1.0, 1.0))))
-    return net, fit(net, data, depth_objective, config, device, augment, **how)
+    net = net or DepthNet()
+    named = frames if isinstance(frames, dict) else vars(frames)
+    data = {name: named[name] for name in ("image", "depth", "content")}
+    return net, fit(net, data, depth_objective, config, device, augmented(Augment(DEPTH_AUGMENT)), **how)
 
 
 def train_segmenter(
@@ -286,13 +325,16 @@ def train_segmenter(
     config: TrainConfig,
     device: torch.device | str = "cpu",
     guidance: str = "depth",
+    segmenter: DepthGuidedSegmenter | None = None,
     **how,
 ) -> tuple[DepthGuidedSegmenter, History]:
-    """A segmenter guided by `depth` (one map per frame). Whatever the guidance and the loss, the same seed gives the
-    same initial weights, order of samples and augmentation: arms differ in what is asked about, and in nothing else.
+    """A segmenter guided by `depth` (one map per frame); `segmenter` trains one further, in place.
+
+    Whatever the guidance and the loss, the same seed gives the same initial weights, order of samples and augmentation:
+    arms differ in what is asked about, and in nothing else. `how` goes on to `fit`.
     """
     torch.manual_seed(config.seed)
-    segmenter = DepthGuidedSegmenter(guidance)
+    segmenter = segmenter or DepthGuidedSegmenter(guidance)
     data = {"image": frames.image, "mask": frames.mask, "depth": depth}
     return segmenter, fit(segmenter, data, segmentation_objective(loss), config, device, augmented(Augment()), **how)
 

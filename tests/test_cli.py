@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from lesionkit import cli, datasets, fetching
+import lesionkit.runs  # noqa: F401 - imported before the detector's stand-in below takes the real one's place
+from lesionkit import cli, datasets, depth_datasets, fetching
 
 
 class WeightsError(ValueError):
@@ -215,7 +216,9 @@ def test_datasets_says_what_is_here(tmp_path, monkeypatch):
     for part in ("images", "masks"):
         (tmp_path / "kvasir-seg" / part).mkdir(parents=True)
     lines = {line.split()[0]: line for line in call("datasets").stdout.splitlines()}
-    assert set(lines) == set(datasets.NAMES)
+    assert set(lines) == {*datasets.NAMES, *depth_datasets.NAMES}
+    assert all("images, masks " in lines[name] for name in datasets.NAMES)
+    assert all("depth, no masks" in lines[name] for name in depth_datasets.NAMES)
     assert str(tmp_path / "kvasir-seg") in lines["kvasir-seg"]
     assert "not here" in lines["cvc-clinicdb"]
 
@@ -243,3 +246,12 @@ def test_fetch_says_where_the_data_are_or_why_not(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fetching, "fetch", offline)
     one_line_error(call("fetch", "kvasir-seg"), 1, "the address cannot be reached")
+
+
+@pytest.mark.parametrize("command", ["fetch", "verify"])
+def test_a_mistyped_data_set_names_those_with_masks_and_those_with_depth(command):
+    result = CliRunner().invoke(cli.main, [command, "simcol"])
+    assert result.exit_code == 2
+    assert "unknown data set 'simcol'" in result.output
+    assert "kvasir-seg" in result.output
+    assert "simcol3d" in result.output

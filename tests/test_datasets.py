@@ -1,5 +1,4 @@
 import os
-import struct
 import subprocess
 import sys
 
@@ -7,20 +6,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from test_reading import one_line, smooth, write
 
-from lesionkit import datasets
+from lesionkit import datasets, splitting
 from lesionkit.datasets import InvalidData, MissingData, UnknownDataset
-
-
-def smooth(height=40, width=60, seed=0):
-    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return cv2.GaussianBlur(noise, (0, 0), 2)
-
-
-def write(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(path.suffix, pixels)[1].tobytes())
-    return path
 
 
 def make_folder(root, count=6):
@@ -30,12 +19,6 @@ def make_folder(root, count=6):
         write(root / "images" / f"frame{index}.jpg", smooth(seed=index))
         write(root / "masks" / f"frame{index}.png", mask)
     return root
-
-
-def one_line(error):
-    text = str(error.value)
-    assert "\n" not in text
-    return text
 
 
 # --- names and places
@@ -80,7 +63,7 @@ def test_status_has_a_row_per_entry_and_sees_what_is_there(tmp_path):
 
 @pytest.mark.parametrize("name", datasets.NAMES)
 def test_registry_counts_are_those_of_the_checksums(name):
-    official = datasets.official_files(name)
+    official = splitting.official_files(name)
     assert len(official) == datasets.REGISTRY[name].images
     hashes = [digest for pair in official.values() for digest in pair]
     assert all(len(digest) == 32 and int(digest, 16) >= 0 for digest in hashes)
@@ -98,7 +81,7 @@ SIZES = {
 
 @pytest.mark.parametrize(("name", "split"), SIZES)
 def test_no_name_is_in_two_parts_and_none_is_lost(name, split):
-    official = datasets.official_files(name)
+    official = splitting.official_files(name)
     parts = datasets.split_stems(name, split, official)
     every = [stem for part in datasets.PARTS for stem in parts[part]]
     assert len(every) == len(set(every))
@@ -115,7 +98,7 @@ def test_validation_is_about_a_tenth_of_the_training_part(name, split):
 
 @pytest.mark.parametrize("split", ["pranet", "sequence"])
 def test_no_video_sequence_is_in_train_and_validation(split):
-    sequence = datasets.sequences()
+    sequence = splitting.sequences()
     parts = datasets.split_stems("cvc-clinicdb", split)
     train, validation = ({sequence[stem] for stem in parts[part]} for part in ("train", "validation"))
     assert validation
@@ -123,7 +106,7 @@ def test_no_video_sequence_is_in_train_and_validation(split):
 
 
 def test_the_sequence_split_keeps_whole_sequences_out_and_pranet_does_not():
-    sequence = datasets.sequences()
+    sequence = splitting.sequences()
     honest, usual = (datasets.split_stems("cvc-clinicdb", split) for split in ("sequence", "pranet"))
     assert {sequence[stem] for stem in honest["test"]} == {"3", "8", "13", "18", "23", "28"}
     assert not {sequence[s] for s in honest["test"]} & {sequence[s] for s in honest["train"]}
@@ -135,7 +118,7 @@ def test_the_sequence_split_keeps_whole_sequences_out_and_pranet_does_not():
 def test_near_duplicates_stay_on_one_side(split):
     parts = datasets.split_stems("kvasir-seg", split)
     side = {stem: part for part, stems in parts.items() for stem in stems}
-    groups = datasets._groups("kvasir-seg")
+    groups = splitting.groups_of("kvasir-seg")
     assert len(groups) == 8
     assert all(side[stem] == side[first] for stem, first in groups.items())
 
@@ -143,7 +126,7 @@ def test_near_duplicates_stay_on_one_side(split):
 def test_a_group_goes_into_the_tenth_as_a_whole():
     stems = [str(number) for number in range(100)]
     groups = {stem: f"group{int(stem) // 4}" for stem in stems}
-    tenth = datasets._tenth(stems, groups)
+    tenth = splitting.tenth(stems, groups)
     assert len(tenth) == 8  # two groups of four fit into ten, a third does not
     assert len({groups[stem] for stem in tenth}) == 2
 
@@ -267,101 +250,7 @@ def test_a_published_split_does_not_shrink_silently(tmp_path):
         datasets.open_dataset("kvasir-seg", tmp_path).part("test")
 
 
-# --- reading
-
-
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
-def test_colours_come_as_rgb(tmp_path, suffix):
-    bgr = smooth()
-    image = datasets.read_image(write(tmp_path / f"Bild-ä{suffix}", bgr))
-    assert image.dtype == np.uint8
-    np.testing.assert_array_equal(image, bgr[..., ::-1])
-
-
-def test_grey_alpha_and_16_bit_become_8_bit_rgb(tmp_path):
-    grey = smooth()[..., 0]
-    np.testing.assert_array_equal(datasets.read_image(write(tmp_path / "g.png", grey)), np.dstack([grey] * 3))
-    rgba = np.dstack([smooth(), np.full((40, 60), 7, np.uint8)])
-    np.testing.assert_array_equal(datasets.read_image(write(tmp_path / "a.png", rgba)), rgba[..., 2::-1])
-    wide = grey.astype(np.uint16) * 256 + 99
-    np.testing.assert_array_equal(datasets.read_image(write(tmp_path / "w.png", wide))[..., 1], grey)
-
-
-def with_exif(jpeg, orientation):
-    """A JPEG with an EXIF segment that holds the orientation and, as a trap, the end mark of a thumbnail."""
-    entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
-    body = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + struct.pack(">I", 0) + b"\xff\xd8\xff\xd9"
-    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
-
-
-def test_exif_orientation_is_applied(tmp_path):
-    plain = write(tmp_path / "plain.jpg", smooth())
-    turned = tmp_path / "turned.jpg"
-    turned.write_bytes(with_exif(plain.read_bytes(), 6))  # 6: turn by 90° clockwise to see it upright
-    np.testing.assert_array_equal(datasets.read_image(turned), np.rot90(datasets.read_image(plain), -1))
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif"])
-@pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.9, 0.999])
-def test_cut_off_files_are_refused_quietly(tmp_path, capfd, suffix, keep):
-    path = write(tmp_path / f"x{suffix}", smooth())
-    data = path.read_bytes()
-    path.write_bytes(data[: int(keep * len(data))])
-    with pytest.raises(InvalidData, match=f"x{suffix}") as error:
-        datasets.read_image(path)
-    one_line(error)
-    assert capfd.readouterr().err == ""
-
-
-def test_a_cut_off_jpeg_with_a_thumbnail_is_refused(tmp_path):
-    path = write(tmp_path / "x.jpg", smooth(200, 300))
-    data = with_exif(path.read_bytes(), 1)
-    path.write_bytes(data)
-    assert datasets.read_image(path).shape == (200, 300, 3)
-    path.write_bytes(data[: len(data) * 3 // 4])
-    with pytest.raises(InvalidData, match="cut off"):
-        datasets.read_image(path)
-
-
-OPTIONS = [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]]
-
-
-@pytest.mark.parametrize("options", OPTIONS)
-def test_trailing_bytes_restart_marks_and_progressive_files_are_accepted(tmp_path, options):
-    path = tmp_path / "x.jpg"
-    path.write_bytes(cv2.imencode(".jpg", smooth(), options)[1].tobytes() + b"\0\0trailing\xff")
-    assert datasets.read_image(path).shape == (40, 60, 3)
-    path = write(tmp_path / "x.png", smooth())
-    path.write_bytes(path.read_bytes() + b"trailing")
-    assert datasets.read_image(path).shape == (40, 60, 3)
-
-
-def test_what_is_no_image_or_not_there(tmp_path):
-    (tmp_path / "text.jpg").write_text("hello")
-    with pytest.raises(InvalidData, match="not an image"):
-        datasets.read_image(tmp_path / "text.jpg")
-    with pytest.raises(InvalidData, match="cannot be read"):
-        datasets.read_image(tmp_path)
-    with pytest.raises(MissingData, match="does not exist"):
-        datasets.read_image(tmp_path / "nowhere.jpg")
-
-
-def test_mask_threshold_is_above_127_of_the_brightest_channel(tmp_path):
-    values = np.array([[0, 127, 128, 255]], np.uint8)
-    expected = [[False, False, True, True]]
-    colour = np.dstack([np.zeros_like(values), values, np.zeros_like(values)])
-    wide = values.astype(np.uint16) * 257
-    for name, pixels in (("grey", values), ("colour", colour), ("wide", wide)):
-        mask = datasets.read_mask(write(tmp_path / f"{name}.png", pixels))
-        assert mask.dtype == bool
-        assert mask.tolist() == expected
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_mask_of_zeros_and_ones(tmp_path, dtype):
-    values = np.array([[0, 1], [1, 0]], dtype)
-    assert datasets.read_mask(write(tmp_path / "m.png", values)).tolist() == [[False, True], [True, False]]
-    assert not datasets.read_mask(write(tmp_path / "n.png", values * 0)).any()
+# --- loading
 
 
 def test_mask_of_another_size(tmp_path):
@@ -370,9 +259,6 @@ def test_mask_of_another_size(tmp_path):
     with pytest.raises(InvalidData, match="is 12×10 but its image is 20×20") as error:
         datasets.read_sample(datasets.Sample("i", image, mask))
     one_line(error)
-
-
-# --- loading
 
 
 def test_load_averages_images_and_keeps_masks_binary(tmp_path):

@@ -27,7 +27,7 @@ LIMITS = (TYPICAL_MM * 2.7182818**-LOG_SPAN, TYPICAL_MM * 2.7182818**LOG_SPAN)
 def net() -> DepthNet:
     """Random weights, the zero-initialised heads included, so that every map is alive."""
     torch.manual_seed(0)
-    net = DepthNet(DepthConfig(global_channels=(8, 12, 16, 24, 32), local_channels=6))
+    net = DepthNet(pretrained=False)
     for head in (net.local_net.head, net.refine_net.head):
         torch.nn.init.normal_(head.weight, std=0.1)
     return net.eval()
@@ -118,11 +118,69 @@ def test_sizes_that_do_not_fit_are_named(net, size):
         net(image(1, *size))
 
 
+def test_the_global_net_sees_half_the_resolution(net):
+    """A checkerboard of single pixels is grey to it; the local net sees it."""
+    board = (torch.arange(64)[:, None] + torch.arange(64)[None]) % 2
+    board, grey = board.float().expand(1, 3, 64, 64), torch.full((1, 3, 64, 64), 0.5)
+    with torch.no_grad():
+        seen, plain = net(board), net(grey)
+    torch.testing.assert_close(seen.first, plain.first)
+    assert not torch.allclose(seen.second, plain.second)
+
+
+def test_it_begins_from_imagenet_weights():
+    torch.manual_seed(0)
+    first, second = DepthNet(), DepthNet()
+    torch.manual_seed(0)
+    untrained = DepthNet(pretrained=False)
+    stem = "global_net.encoder.stem.weight"
+    assert torch.equal(first.state_dict()[stem], second.state_dict()[stem])
+    assert not torch.equal(first.state_dict()[stem], untrained.state_dict()[stem])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("parts", "same"),
+    [(("global",), ("first", "third")), (("global", "local"), ("third",)), (("local",), ("third",))],
+)
+def test_what_an_ablation_leaves_out_adds_nothing(parts, same):
+    torch.manual_seed(0)
+    net = DepthNet(DepthConfig(parts=parts), pretrained=False).eval()
+    if net.local_net:
+        torch.nn.init.normal_(net.local_net.head.weight, std=0.1)
+    maps = net(image())
+    for name in same:
+        assert torch.equal(getattr(maps, name), maps.target)
+    assert (maps.second.abs().max() > 0) == ("local" in parts)
+    assert (maps.first.std() > 0) == ("global" in parts)
+
+
+@pytest.mark.parametrize("parts", [(), ("globall",)])
+def test_unknown_parts_are_named(parts):
+    with pytest.raises(DepthError, match="name at least one of global, local, refinement"):
+        DepthNet(DepthConfig(parts=parts))
+
+
+def test_one_small_image_cannot_be_trained_on(net):
+    with pytest.raises(DepthError, match="at least two, or 128 pixels"):
+        net.train()(image(1))
+    assert net(image(2)).target.isfinite().all()
+    assert net(image(1, 128, 128)).target.isfinite().all()
+
+
+def test_not_a_number_stays_in_its_image(net):
+    """`preprocess` refuses NaN; a network that is given one all the same does not spread it over the batch."""
+    both = image(2)
+    both[0, 0, 10, 10] = float("nan")
+    with torch.no_grad():
+        assert net(both).target[1].isfinite().all()
+
+
 def test_it_learns_two_scenes():
     scenes = render_scenes(2, 64, 0, "cpu", SceneConfig.basic())
     batch = {"image": scenes.image, "depth": scenes.depth, "content": torch.ones_like(scenes.mask)}
     torch.manual_seed(0)
-    net = DepthNet(DepthConfig((8, 12, 16, 24, 32), 6)).train()
+    net = DepthNet().train()
     optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
     losses = []
     for _ in range(20):

@@ -68,7 +68,7 @@ def test_untouched_it_answers_as_the_detector_does(state, detector):
 def test_another_depth_changes_the_answer_and_not_the_original(state, change):
     before = state.probability(original=True)
     state.set_guidance(**change)
-    assert np.abs(state.probability() - before).max() > 1e-3
+    assert np.abs(state.probability() - before).max() > 1e-4  # far above rounding; the model is random
     np.testing.assert_array_equal(state.probability(original=True), before)
     assert state.numbers()["probability_area"]["change"] != 0
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lesionkit import datasets, fetching
+from lesionkit import archives, datasets, fetching, splitting
 from lesionkit.datasets import DatasetError, InvalidData, MissingData, UnknownDataset
 
 NAME = "cvc-colondb"
@@ -64,8 +64,8 @@ def tiny(monkeypatch):
     facts = {stem: (digest[f"images/{stem}.png"], digest[f"masks/{stem}.png"]) for stem in STEMS}
     entry = replace(datasets.REGISTRY[NAME], images=len(STEMS), size_wh=(60, 50))
     monkeypatch.setitem(datasets.REGISTRY, NAME, entry)
-    monkeypatch.setattr(datasets, "official_files", lambda name: facts)
-    monkeypatch.setattr(fetching, "PAUSE_S", 0.0)
+    monkeypatch.setattr(splitting, "official_files", lambda name: facts)
+    monkeypatch.setattr(archives, "PAUSE_S", 0.0)
     return tree
 
 
@@ -155,7 +155,7 @@ def test_a_broken_connection_is_tried_again(tiny, server, tmp_path):
 
 
 def test_a_connection_that_stays_broken_leaves_nothing_and_the_next_fetch_works(tiny, server, tmp_path):
-    server.body, server.breaks = zipped(tiny), fetching.ATTEMPTS
+    server.body, server.breaks = zipped(tiny), archives.ATTEMPTS
     assert "in 3 attempts" in refused(MissingData, tmp_path, server.url)
     assert fetching.fetch(NAME, tmp_path, server.url).is_dir()
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lesionkit import frames as room
-from lesionkit.frames import Frames, crop_nearest, join, lesion_free_crops, load_frames, rendered_frames
+from lesionkit import scene_cache
+from lesionkit.frames import Frames, crop_nearest, depth_frames, join, lesion_free_crops, load_frames, rendered_frames
 from lesionkit.preprocess import content_box, preprocess
 from lesionkit.scenes import SceneConfig, render_scenes
 
@@ -129,3 +130,13 @@ def test_lesion_free_crops_show_no_lesion(some):
 def test_frames_filled_by_lesions_give_no_crops(some):
     full = Frames(some.raw, some.image, torch.ones_like(some.mask), some.content, some.names)
     assert len(lesion_free_crops(full, 4)) == 0
+
+
+def test_depth_frames_are_the_frames_of_the_training_stream(tmp_path, monkeypatch):
+    monkeypatch.setattr(scene_cache, "default_folder", lambda: tmp_path)
+    configs = SceneConfig.basic(), SceneConfig.standard()
+    data = depth_frames([(config, 3) for config in configs], 32, seed=1)
+    wanted = join([rendered_frames("train", 3, 32, 1, config) for config in configs])
+    assert set(data) == {"image", "depth", "content"}
+    for name, values in data.items():
+        torch.testing.assert_close(values, getattr(wanted, name))

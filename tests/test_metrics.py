@@ -303,6 +303,18 @@ def test_best_threshold_separates_lesion_from_background():
     assert metrics.best_threshold([probability], [TRUTH]) == 0.25
 
 
+def test_best_threshold_keeps_false_alarms_rare():
+    """At 0.2 two of three lesion-free images are marked, at 0.59 none; Dice is the same at both."""
+    lesion = torch.where(torch.tensor(TRUTH, dtype=torch.bool), 0.6, 0.15)
+    free = [torch.full((4, 4), value) for value in (0.1, 0.3, 0.55)]
+    pair = [lesion, *free], [TRUTH, EMPTY, EMPTY, EMPTY]
+    asked = [0.1, 0.2, 0.4, 0.58]
+    assert metrics.best_threshold(*pair, thresholds=asked[:3]) == 0.4  # equal Dice: the nearest to 0.5
+    assert metrics.best_threshold(*pair, thresholds=[0.2, 0.59], alarm_limit=0.5) == 0.59
+    assert metrics.best_threshold(*pair, thresholds=[0.1, 0.2, 0.7], alarm_limit=0.7) == 0.2
+    assert metrics.best_threshold(*pair, thresholds=[0.05, 0.2], alarm_limit=0.0) == 0.2  # none is low enough
+
+
 def test_best_threshold_looks_at_images_with_a_lesion_only():
     # The lesion-free image would call for a high threshold; it has no Dice.
     lesion, free = np.where(TRUTH, 0.3, 0.1), np.full((4, 4), 0.9)

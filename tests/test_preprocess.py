@@ -61,6 +61,18 @@ def test_a_dark_lumen_is_content():
     assert room.content_mask(image).mean() == 1
 
 
+def test_a_lumen_that_runs_out_of_the_frame_leaves_no_gap():
+    """Below the middle of the lumen nothing is bright, in three columns down to the edge."""
+    image = frame(96, 96, (0, 0, 96, 96))
+    image[:, :, 40:96, 47:50] = 0
+    assert room.content_mask(image).mean() == 1
+    octagon = torch.ones(1, 1, 96, 96)
+    octagon *= (torch.arange(96)[:, None] + torch.arange(96)[None] > 30).float()
+    assert torch.equal(room.content_mask(frame(96, 96, (0, 0, 96, 96)) * octagon), octagon)  # its corners stay
+    image[:, :, 40:96, 20:80] = 0  # a wide dark region may as well be a surround
+    assert room.content_mask(image)[0, 0, 60:, 40:60].sum() == 0
+
+
 def test_a_black_frame_is_kept_whole_and_finite():
     seen = preprocess(torch.zeros(1, 3, 50, 70), 32)
     assert seen.box.tolist() == [[0, 0, 70, 50]]

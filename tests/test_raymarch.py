@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from lesionkit.raymarch import (
     Tube,
     coarse_to_fine,
     length_of,
+    march,
     normals,
     scene_function,
     smooth_minimum,
@@ -21,11 +23,12 @@ RADIUS, OFFSET = 20.0, (4.0, -3.0)
 WALL_Z, BALL = 60.0, 9.0
 
 
-def straight(radius=RADIUS, offset=OFFSET, end=400.0) -> Tube:
-    """A round tube without folds or bends."""
+def straight(radius=RADIUS, offset=OFFSET, end=400.0, **other) -> Tube:
+    """A round tube without folds or bends, but for what `other` says."""
     zero = {field.name: 0.0 for field in fields(Tube)}
     given = {"radius": radius, "offset_x": offset[0], "offset_y": offset[1], "end": end,
-             "fold_spacing": 20.0, "fold_sharpness": 1.0}  # fmt: skip
+             "fold_spacing": 20.0, "fold_sharpness": 1.0, "corner_start": 400.0, "corner_radius": 50.0,
+             **other}  # fmt: skip
     return Tube(**{name: torch.tensor([[value]]) for name, value in (zero | given).items()})
 
 
@@ -151,3 +154,50 @@ def test_a_sunk_element_lies_behind_the_wall():
     assert depth[SIZE // 2, SIZE // 2].item() == pytest.approx(WALL_Z + 3.0, rel=0.01)
     assert depth[0, 0].item() == pytest.approx(WALL_Z, rel=0.01)
     assert scene_function(straight(90.0, (0.0, 0.0), WALL_Z), dent, *torch.zeros(3, 1, 1)).item() > 0
+
+
+# --- what makes a tube a colon
+
+
+def test_a_corner_is_a_torus():
+    """Straight ahead of a corner to the right: the outer wall stands where (R + r)² = R² + ahead²."""
+    tube = straight(radius=15.0, offset=(0.0, 0.0), corner_start=30.0, corner_radius=40.0)
+    ahead = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1)
+    depth = march(tube, None, ahead, torch.full((1, 1), 1.0), steps=300)
+    assert depth.item() == pytest.approx(30 + (55.0**2 - 40.0**2) ** 0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("about", [0.0, 1.0, 4.0])
+def test_straighten_keeps_the_centre_line_and_its_length(about):
+    tube = straight(offset=(0.0, 0.0), corner_start=20.0, corner_radius=50.0, corner_about=about)
+    angle = torch.linspace(0.1, 1.4, 5)
+    inward = 50 * (1 - torch.cos(angle))
+    x, y, z = inward * np.cos(about), inward * np.sin(about), 20 + 50 * torch.sin(angle)
+    found = tube.straighten(x[None], y[None], z[None])
+    for values, wanted in zip(found, (torch.zeros(5), torch.zeros(5), 20 + 50 * angle), strict=True):
+        torch.testing.assert_close(values[0], wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_before_its_corner_a_tube_is_untouched():
+    points = torch.rand(3, 1, 20) * 15
+    bent, plain = straight(corner_start=16.0), straight()
+    assert torch.equal(bent.inside(*points), plain.inside(*points))
+
+
+def test_a_semilunar_fold_is_on_one_side_only():
+    folded = {"offset": (0.0, 0.0), "fold_depth": 4.0}
+    ring, half = straight(**folded), straight(**folded, fold_gap=1.0)
+    bare = straight(offset=(0.0, 0.0))
+    crest = torch.zeros(1, 1)  # z = 0 is on a crest
+    for x, share in ((10.0, 1.0), (-10.0, 0.0)):
+        at = (torch.full((1, 1), x), torch.zeros(1, 1), crest)
+        low, high = bare.inside(*at) - half.inside(*at), bare.inside(*at) - ring.inside(*at)
+        assert (low / high).item() == pytest.approx(share, abs=0.01)
+
+
+def test_the_wall_swells_by_no_more_than_it_should():
+    points = [torch.rand(1, 4000, generator=torch.Generator().manual_seed(i)) * 40 - 10 for i in range(3)]
+    flat, swollen = straight(), straight(swell=1.5, swell_rate=0.2, swell_phase=1.0)
+    change = (swollen.inside(*points) - flat.inside(*points)).abs()
+    assert change.max() <= 1.5 + 1e-4
+    assert change.max() > 1.0

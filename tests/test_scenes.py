@@ -9,9 +9,9 @@ import torch
 from scipy.stats import spearmanr
 
 from lesionkit import scenes
+from lesionkit.camera import Camera, aperture
 from lesionkit.raymarch import FAR_MM, NEAR_MM, Tube, coarse_to_fine, march, scene_function
 from lesionkit.scenes import SceneConfig, SceneError, Scenes, render_scenes, stream_scenes
-from lesionkit.shading import Camera, aperture
 
 CONFIGS = {"basic": SceneConfig.basic(), "standard": SceneConfig.standard(), "hard": SceneConfig.hard()}
 SMOOTH = replace(SceneConfig.basic(), lesion_free=1.0, fold_depth_mm=(0.0, 0.0), noise=(0.0, 0.0))
@@ -169,6 +169,39 @@ def test_outside_the_aperture_it_is_black_and_no_lesion():
         outside = scene.image[i].amax(dim=0) == 0
         assert outside.float().mean() > 0.03
         assert scene.mask[i, 0][outside].sum() == 0
+
+
+@pytest.mark.parametrize("change", [{}, {"aspect": (1.33, 1.33)}, {"distortion": (0.3, 0.3)}])
+def test_the_camera_matrix_projects_depth_back_to_its_pixels(change):
+    """Points from depth, rays and lens; matrix and distortion take them back to where they were seen."""
+    config = replace(SMOOTH, **change)
+    scene = render_scenes(2, 64, 1, "cpu", config)
+    draws = [scenes.Draw(np.random.default_rng([1, number]), config) for number in range(2)]
+    cpu = torch.device("cpu")
+    lens = scenes._stack(draws, "camera", Camera, cpu)
+    rays = scenes._camera_rays(replace(lens, rotation=torch.eye(3).expand(2, 3, 3)), 64)
+    x, y, z = (rays * scene.depth).unbind(1)
+    fx, fy = scene.intrinsics[:, 0, 0, None, None], scene.intrinsics[:, 1, 1, None, None]
+    u, v = fx * x / z, fy * y / z  # undistorted, in pixels from the centre
+    side = torch.arange(64) + 0.5 - 32
+    k, radius2 = scene.distortion[:, None, None], (side[:, None] ** 2 + side[None] ** 2) / 32**2
+    torch.testing.assert_close(u, (side[None, None] * (1 + k * radius2)).expand_as(u), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(v, (side[None, :, None] * (1 + k * radius2)).expand_as(v), rtol=1e-4, atol=1e-3)
+    assert torch.equal(scene.intrinsics[:, :2, 2], torch.full((2, 2), 32.0))
+
+
+def test_lookalikes_are_no_lesions():
+    """All kinds of them, and not a pixel in the mask; bubbles and diverticula change the depth all the same."""
+    config = replace(SMOOTH, lookalikes=(2, 2), odd_lookalikes=1.0)
+    bare = replace(config, lookalikes=(0, 0))
+    with_them, without = (render_scenes(16, 64, 5, "cpu", one) for one in (config, bare))
+    assert with_them.mask.sum() == 0
+    assert not any(with_them.lesions)
+    changed = (with_them.depth - without.depth).abs().amax(dim=(1, 2, 3))
+    assert (changed > 0.3).float().mean() > 0.3
+    draws = [scenes.Draw(np.random.default_rng([5, number]), config) for number in range(40)]
+    heights = [element["height"] for draw in draws for element in draw.elements]
+    assert min(heights) < 0 < max(heights)
 
 
 # --- configurations and errors

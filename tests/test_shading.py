@@ -1,19 +1,16 @@
-"""Light, camera and noise against what the formulas promise."""
+"""Light against what the formulas promise."""
 
 import pytest
 import torch
 
 from lesionkit import shading
-from lesionkit.shading import Camera, Look
+from lesionkit.raymarch import Tube
+from lesionkit.shading import Light, Look
 
 
-def camera(kind=0.0, radius=1.0, noise=0.0, exposure=0.42, vignette=0.0) -> Camera:
-    def one(value):
-        return torch.tensor([[value]])
-
-    return Camera(tan_half_view=one(1.0), rotation=torch.eye(3)[None], exposure=one(exposure),
-                  tint=torch.ones(1, 3), vignette=one(vignette), noise=one(noise), aperture=one(kind),
-                  aperture_radius=one(radius))  # fmt: skip
+def lamp(at=((0.0, 0.0), (0.0, 0.0)), balance=1.0, fall_off=2.0, wrap=0.22, ambient=0.0, occlusion=0.0) -> Light:
+    numbers = {"balance": balance, "fall_off": fall_off, "wrap": wrap, "ambient": ambient, "occlusion": occlusion}
+    return Light(lamps=torch.tensor([at]), **{name: torch.tensor([[value]]) for name, value in numbers.items()})
 
 
 def look(gloss=0.0) -> Look:
@@ -26,10 +23,12 @@ def straight_on(distance: float) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor([0.0, 0.0, -1.0]).view(1, 3, 1), torch.tensor([0.0, 0.0, distance]).view(1, 3, 1)
 
 
-def shine(distance=10.0, gloss=0.0, normal=None) -> torch.Tensor:
+def shine(distance=10.0, gloss=0.0, normal=None, light=None, open_=1.0) -> torch.Tensor:
     facing, point = straight_on(distance)
-    colour = torch.tensor([0.6, 0.3, 0.2]).view(1, 3, 1)
-    return shading.radiance(colour, facing if normal is None else normal, point, look(gloss), torch.zeros(1, 1))
+    colour, facing = torch.tensor([0.6, 0.3, 0.2]).view(1, 3, 1), facing if normal is None else normal
+    light = light or lamp()
+    flat, open_ = torch.zeros(1, 1), torch.full((1, 1), open_)
+    return shading.radiance(colour, facing, point, torch.eye(3)[None], look(gloss), light, flat, open_)
 
 
 def test_light_falls_with_the_squared_distance():
@@ -49,42 +48,6 @@ def test_highlights_are_white_and_only_where_the_wall_faces_the_lamp():
     assert (shine(gloss=1.0, normal=turned) - shine(normal=turned)).max() < 1e-7
 
 
-@pytest.mark.parametrize("gain", [0.0005, 0.01, 0.5])
-def test_exposure_reaches_its_mean_whatever_the_light(gain):
-    light = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * gain + 0.2 * gain
-    seen = torch.ones(1, 1, 32, 32)
-    shown = shading.expose(light, camera(exposure=0.42), seen)
-    # the meter averages the channels before the tone curve, hence not to the last digit
-    assert shown.mean().item() == pytest.approx(0.42, abs=0.02)
-    assert 0 < shown.min() < shown.max() < 1
-
-
-def test_vignette_darkens_the_corners():
-    light, seen = torch.ones(1, 3, 32, 32), torch.ones(1, 1, 32, 32)
-    shown = shading.expose(light, camera(vignette=0.3), seen)[0, 0]
-    assert shown[0, 0] < shown[0, 16] < shown[16, 16]
-
-
-@pytest.mark.parametrize(("kind", "corner", "middle_of_the_side"), [(0.0, 1, 1), (1.0, 0, 0), (2.0, 0, 0)])
-def test_aperture(kind, corner, middle_of_the_side):
-    inside = shading.aperture(camera(kind, radius=0.95), 64, 64)[0, 0]
-    assert inside[0, 0] == corner
-    assert inside[0, 32] == middle_of_the_side
-    assert inside[32, 32] == 1
-    share = {0.0: 1.0, 1.0: 3.1416 / 4 * 0.95**2, 2.0: 0.9215**2 - 2 * (2 * 0.9215 - 0.95 * 1.36) ** 2 / 4}
-    assert inside.mean().item() == pytest.approx(share[kind], abs=0.03)
-
-
-def test_noise_has_its_strength_and_grows_towards_the_dark():
-    dark, bright = (torch.full((1, 3, 64, 64), level) for level in (0.3, 0.8))
-    shift = torch.tensor([[5, 11]])
-    noisy = [shading.sensor(image, camera(noise=0.02), shift) - image for image in (dark, bright)]
-    assert noisy[0].std().item() == pytest.approx(0.02 * 1.0, rel=0.05)
-    assert noisy[1].std().item() == pytest.approx(0.02 * 0.5, rel=0.05)
-    other = shading.sensor(dark, camera(noise=0.02), torch.tensor([[6, 11]])) - dark
-    torch.testing.assert_close(other[:, :, :-1], noisy[0][:, :, 1:])  # one row further in the bank
-
-
 def test_the_texture_bank_is_standardised_periodic_and_leaves_the_global_generator_alone():
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -98,3 +61,45 @@ def test_the_texture_bank_is_standardised_periodic_and_leaves_the_global_generat
     seam = (bank[..., 0] - bank[..., -1]).square().mean()
     neighbours = (bank[..., 1:] - bank[..., :-1]).square().mean()
     assert seam.item() == pytest.approx(neighbours.item(), rel=0.15)
+
+
+# --- what makes a frame look like a real one
+
+
+def test_a_smaller_exponent_lights_up_what_is_far_and_keeps_20_mm():
+    weak = lamp(fall_off=1.0)
+    torch.testing.assert_close(shine(20.0, light=weak), shine(20.0))
+    torch.testing.assert_close(shine(40.0, light=weak), shine(40.0) * 2)
+
+
+def test_creases_are_darker_by_the_occlusion():
+    dim = lamp(occlusion=0.5)
+    torch.testing.assert_close(shine(light=dim), shine())
+    torch.testing.assert_close(shine(light=dim, open_=0.2), shine() * 0.6)
+
+
+def test_openness_is_full_on_a_straight_wall_and_small_in_a_corner():
+    """A wide tube with a flat end: on its wall, on its end, and where they meet."""
+    numbers = {field: torch.zeros(1, 1) for field in Tube.__dataclass_fields__}
+    given = {"radius": 20.0, "end": 60.0, "fold_spacing": 20.0, "fold_sharpness": 1.0, "corner_start": 400.0}
+    tube = Tube(**(numbers | {name: torch.tensor([[value]]) for name, value in given.items()}))
+    points = torch.tensor([[20.0, 0.0, 20.0], [0.0, 0.0, 60.0], [19.0, 0.0, 59.0]]).T[None]
+    normal = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]]).T[None]
+    wall, end, corner = shading.openness(tube, None, normal, points)[0].tolist()
+    assert wall == pytest.approx(1, abs=0.01)
+    assert end == pytest.approx(1, abs=0.01)
+    assert corner < 0.3
+
+
+def test_ambient_light_does_not_know_of_distance():
+    bright = lamp(ambient=0.5)
+    torch.testing.assert_close(shine(10.0, light=bright) - shine(10.0), shine(80.0, light=bright) - shine(80.0))
+
+
+def test_a_lamp_beside_the_lens_lights_walls_that_face_it():
+    towards = torch.nn.functional.normalize(torch.tensor([0.5, 0.0, -1.0]), dim=0).view(1, 3, 1)
+    right, left = lamp(at=((5.0, 0.0), (0.0, 0.0))), lamp(at=((-5.0, 0.0), (0.0, 0.0)))
+    assert (shine(normal=towards, light=right) > 1.3 * shine(normal=towards, light=left)).all()
+    both = lamp(at=((5.0, 0.0), (-5.0, 0.0)), balance=0.5)
+    halves = (shine(normal=towards, light=right) + shine(normal=towards, light=left)) / 2
+    torch.testing.assert_close(shine(normal=towards, light=both), halves)

@@ -1,13 +1,17 @@
 """The fit loop with a model of a few hundred weights: it learns, repeats itself, and goes on after a kill."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from lesionkit import losses, training
-from lesionkit.depth import DepthConfig, DepthNet
+from lesionkit.depth import DepthNet
 from lesionkit.frames import rendered_frames
 from lesionkit.losses import binary_cross_entropy
 from lesionkit.preprocess import Augment
@@ -54,6 +58,25 @@ def weights(model) -> torch.Tensor:
     return torch.cat([value.flatten().double() for value in model.state_dict().values()])
 
 
+# --- several processes
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    """The same global batch, shared by two: the same losses and the same weights."""
+    script, found = Path(__file__).with_name("two_processes.py"), {}
+    for count in (1, 2):
+        record = tmp_path / f"{count}.json"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        done = subprocess.run([*command, str(script), str(record)], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[count] = json.loads(record.read_text())
+        assert found[count]["processes"] == count
+    torch.testing.assert_close(torch.tensor(found[2]["loss"]), torch.tensor(found[1]["loss"]), rtol=1e-4, atol=1e-5)
+    weights = [torch.tensor(found[count]["weights"]) for count in (1, 2)]
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
+    assert found[1]["loss"][2] < found[1]["loss"][0]
+
+
 # --- learning
 
 
@@ -82,6 +105,24 @@ def test_what_was_drawn_before_does_not_matter():
     torch.rand(77)
     fit(model, data(), objective, CONFIG, "cpu", augment=augmented(Augment()), log=lambda text: None)
     assert torch.equal(weights(model), weights(train()[0]))
+
+
+def test_multi_scale_resizes_a_batch_as_one():
+    """Every edge occurs; image and maps stay together; maps keep their values, the lesion its share."""
+    batch = {"image": torch.rand(2, 3, 64, 64), "mask": torch.zeros(2, 1, 64, 64)}
+    batch["depth"] = torch.full((2, 1, 64, 64), 7.0)
+    batch["mask"][:, :, :32] = 1
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(20):
+        found = training.rescaled(lambda same: same, (32, 64, 96))(batch)
+        seen.add(found["image"].shape[-1])
+        assert {value.shape[-2:] for value in found.values()} == {found["image"].shape[-2:]}
+        assert set(found["mask"].unique().tolist()) == {0.0, 1.0}
+        assert found["mask"].mean() == 0.5
+        assert (found["depth"] == 7).all()
+    assert seen == {32, 64, 96}
+    assert training.rescaled(objective, ()) is objective
 
 
 def test_the_encoder_learns_slower():
@@ -251,7 +292,7 @@ def some():
 
 def test_estimate_depth_does_not_depend_on_the_batch_size(some):
     torch.manual_seed(0)
-    net = DepthNet(DepthConfig((8, 8, 8, 8, 8), 4))
+    net = DepthNet(pretrained=False)
     whole = estimate_depth(net, some[0], batch_size=5)
     assert whole.std() > 1e-3
     torch.testing.assert_close(estimate_depth(net, some[0], batch_size=2), whole, rtol=1e-4, atol=1e-4)

@@ -5,7 +5,8 @@
 // Blending, zoom, the reading under the pointer, the mask's threshold and before/after need no kernel at all.
 
 const BRUSHES = { nearer: "push nearer", farther: "push away", smear: "smear" };
-const SILENCE_MS = 6000;
+const SILENCE_MS = 6000; // a kernel that says nothing for so long is gone, or at work on another cell
+const BUSY_MS = 30000; // one that said "busy" may take its time
 const LARGEST_UPLOAD = 8e6; // beyond this a server's message limit may cut the connection, so the browser reduces it
 const REDUCED_PX = 2048;
 
@@ -187,8 +188,9 @@ class Stack {
     this.silence.hidden = true;
     for (const timer of this.waiting.values()) clearTimeout(timer);
     const answered = message.reply && this.waiting.has(message.reply);
-    for (const id of this.waiting.keys()) this.waiting.set(id, setTimeout(() => this.silent(), SILENCE_MS));
-    if (answered) { clearTimeout(this.waiting.get(message.reply)); this.waiting.delete(message.reply); }
+    const patience = message.kind === "busy" ? BUSY_MS : SILENCE_MS; // it has said that it works
+    for (const id of this.waiting.keys()) this.waiting.set(id, setTimeout(() => this.silent(), patience));
+    if (answered && message.kind !== "busy") { clearTimeout(this.waiting.get(message.reply)); this.waiting.delete(message.reply); }
     if (message.kind === "hello") this.hello(message, buffers);
     if (message.kind === "busy") this.setBusy(true);
     if (message.kind === "update") this.take_update(message, buffers);

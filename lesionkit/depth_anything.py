@@ -1,0 +1,190 @@
+"""Depth Anything V2 Small as an alternative *global* depth estimator [15], behind the interface of `depth.DepthNet`.
+
+Letters: b images, h × w pixels, both multiples of 32; H × W the same image at the size the foundation model likes.
+Everything here needs the extra `[depth]`; importing this module does not.
+
+The model (Yang et al., Depth Anything V2, NeurIPS 2024) was trained on everyday scenes, not on endoscopy, and gives a
+*disparity*: inverse depth up to an unknown factor and an unknown shift, near is large. `to_relative_depth` turns that
+into the kit's convention. Only Small is offered: it is Apache-2.0, its larger sisters are CC-BY-NC-4.0.
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lesionkit.depth import TYPICAL_MM, DepthMaps, DepthNet, check_size, up_to
+from lesionkit.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN
+
+SMALL = "depth-anything/Depth-Anything-V2-Small-hf"
+FILES = ("config.json", "model.safetensors")  # safetensors alone: never pickle
+TIMEOUT_S = 10.0  # for the first answer of the network; without one the hub's own retries go on for minutes
+
+PATCH_PX = 14  # of its transformer, DINOv2: width and height must be multiples
+INPUT_PX = 518  # the shorter side it was trained at; smaller inputs are faster and coarser
+
+FAR_SHARE, NEAR_SHARE = 0.02, 0.98  # quantiles of disparity: a few odd pixels must not set the scale
+SPAN = 10.0  # from the near to the far quantile: 9.4 in rendered scenes (`standard`), 10.7 in `hard`
+NEAREST = 2.0  # times the near quantile; of 96 rendered scenes none goes beyond 1.91
+FLAT = 1e-3  # of the largest disparity: a smaller spread is noise, which must not be stretched to a landscape
+
+
+class DepthAnythingError(RuntimeError):
+    """Depth Anything cannot be used; the message is one sentence: what, where, what to do."""
+
+
+class MissingTransformers(DepthAnythingError):
+    """The extra `[depth]` is not installed, or cannot be imported."""
+
+
+class MissingWeights(DepthAnythingError):
+    """The weights are not in the cache and cannot be downloaded, or what is in the cache is damaged."""
+
+
+class RefusedWeights(DepthAnythingError):
+    """Other weights than Small were asked for."""
+
+
+class DepthAnything(DepthNet):
+    """image b×3×h×w in [0, 1] → DepthMaps: `first` is the model's relative depth (positive, near is small, the median
+    of each image is TYPICAL_MM), `second` is zero, `third` and `target` are `first`.
+
+    The weights are frozen: it is not trained here. Everything that asks for a DepthNet to *call* takes this one
+    (`training.estimate_depth`, `Detector`); a weight file saved with it cannot be loaded again, since the kit's files
+    hold the kit's own layers. Raises DepthError when h or w is no multiple of 32 or below 64.
+    """
+
+    def __init__(self, network: nn.Module, input_px: int = INPUT_PX):
+        """`network`: a transformers.DepthAnythingForDepthEstimation; `input_px`: the shorter side it is given."""
+        nn.Module.__init__(self)  # not DepthNet's: a DepthNet by its call and its maps, not by its layers
+        self.network, self.input_px = network.eval().requires_grad_(False), input_px
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1), persistent=False)
+        self.eval()
+
+    @classmethod
+    def from_config(cls, config: object, input_px: int = INPUT_PX) -> "DepthAnything":
+        """Random weights for a transformers.DepthAnythingConfig: for tests. Raises MissingTransformers."""
+        return cls(_architecture()(config), input_px)
+
+    @classmethod
+    def from_pretrained(cls, name: str = SMALL, input_px: int = INPUT_PX) -> "DepthAnything":
+        """The published weights (99 MB, 24.8 million parameters), from the user's Hugging Face cache or the network.
+
+        The cache is looked at first, so that nothing is asked of the network once the weights are there; HF_HOME,
+        HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean to Hugging Face.
+
+        Raises RefusedWeights for another name than SMALL, MissingTransformers, MissingWeights.
+        """
+        _require_small(name)
+        architecture = _architecture()
+        return cls(_load(architecture, name, _folder(name)), input_px)
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> DepthMaps:
+        h, w = check_size(image)  # as DepthNet: one may replace the other anywhere
+        # without antialiasing, as the authors do; cubic overshoots
+        x = F.interpolate(image, size=model_size(h, w, self.input_px), mode="bicubic", align_corners=False).clamp(0, 1)
+        disparity = self.network((x - self.mean) / self.deviation).predicted_depth[:, None]  # b H W -> b 1 H W
+        first = to_relative_depth(up_to(disparity.float(), image))
+        return DepthMaps(first, torch.zeros_like(first), first, first)
+
+
+def model_size(h: int, w: int, input_px: int = INPUT_PX) -> tuple[int, int]:
+    """(H, W) for an image of h × w pixels: the shorter side `input_px`, the aspect kept, multiples of PATCH_PX."""
+    scale = input_px / min(h, w) / PATCH_PX
+    return max(1, round(h * scale)) * PATCH_PX, max(1, round(w * scale)) * PATCH_PX
+
+
+def to_relative_depth(disparity: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Disparity (near is large; factor and shift unknown) → depth (near is small; the median is TYPICAL_MM).
+
+    Per image, t = (disparity − far) / (near − far), with the FAR_SHARE and NEAR_SHARE quantiles; depth is proportional
+    to 1 / (1/SPAN + (1 − 1/SPAN) · t). The factor falls out, and SPAN stands in for the unknown shift, so order is the
+    model's and *ratios* of depths are an assumption. Beyond the far quantile depth is constant (the end of the lumen);
+    beyond the near one it goes on to t = NEAREST, since the nearest two per cent may be the lesion. A flat map gives
+    TYPICAL_MM everywhere. Computed in float32; always positive and finite for a finite disparity.
+    """
+    flat = disparity.float().flatten(1)  # b 1 h w -> b n
+    far, near = (flat.quantile(share, dim=1, keepdim=True) for share in (FAR_SHARE, NEAR_SHARE))
+    least = FLAT * flat.abs().amax(dim=1, keepdim=True) + torch.finfo(torch.float32).tiny
+    t = ((flat - far) / torch.maximum(near - far, least)).clamp(0, NEAREST)
+    depth = 1 / (1 / SPAN + (1 - 1 / SPAN) * t)
+    return (TYPICAL_MM * depth / depth.quantile(0.5, dim=1, keepdim=True)).view_as(disparity)
+
+
+# --- the weights ------------------------------------------------------------------------------------------
+
+
+def _require_small(name: str) -> None:
+    if name == SMALL:
+        return
+    if any(size in name.lower() for size in ("base", "large", "giant")):
+        raise RefusedWeights(
+            f"{name} is refused, because Depth Anything V2 beyond Small is licensed CC-BY-NC-4.0 (no commercial use): "
+            f"use {SMALL}, which is Apache-2.0"
+        )
+    # metric variants among them: they give depth, not disparity
+    raise RefusedWeights(f"{name} is not known to the kit, which converts the output of one model only: use {SMALL}")
+
+
+def _architecture() -> type[nn.Module]:
+    try:
+        from transformers import DepthAnythingForDepthEstimation
+    except ImportError as error:
+        raise MissingTransformers(
+            f"Depth Anything needs transformers, which cannot be imported ({_reason(error)}): "
+            "pip install lesionkit[depth]"
+        ) from None
+    return DepthAnythingForDepthEstimation
+
+
+def _folder(name: str) -> Path:
+    """The folder of the user's cache that holds FILES, after a download where they are not there yet."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    try:
+        return _files(name, local_files_only=True)
+    except OSError:
+        pass  # not in the cache, or not all of it
+    try:
+        # asked once with a time limit, because the download itself tries an unreachable network six times
+        get_hf_file_metadata(hf_hub_url(name, FILES[0]), timeout=TIMEOUT_S)
+        return _files(name)
+    except Exception as error:  # the hub's HTTP library, and with it the error's class, differs between versions
+        raise MissingWeights(
+            f"the weights of {name} are neither in the cache {constants.HF_HUB_CACHE} nor can they be downloaded "
+            f"({_reason(error)}): set HF_HOME to a folder that has them, or run "
+            f"`hf download {name} {' '.join(FILES)}` where there is a network"
+        ) from None
+
+
+def _files(name: str, **how: bool) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    paths = [Path(hf_hub_download(name, file, **how)) for file in FILES]
+    return paths[0].parent
+
+
+def _load(architecture: type[nn.Module], name: str, folder: Path) -> nn.Module:
+    try:
+        network, found = architecture.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        # A tensor too many does no harm: transformers may drop one that the published file still has.
+        wrong = sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]]))
+        reason = f"{len(wrong)} tensors are missing or misshapen, {wrong[0]} among them" if wrong else ""
+    except Exception as error:  # a damaged file fails in many ways: JSON, safetensors, shapes
+        reason = _reason(error) or type(error).__name__
+    if reason:
+        raise MissingWeights(
+            f"the weights of {name} in the cache are damaged ({reason}): "
+            f"delete the folder {folder.parents[1]} and try again"
+        ) from None
+    return network
+
+
+def _reason(error: Exception) -> str:
+    """An error's message on one line of bearable length."""
+    return " ".join(str(error).split())[:160].rstrip(" .:")

@@ -1,0 +1,153 @@
+"""One file of a data set as an array, or one sentence on what is wrong with it.
+
+Shapes: H, W = an image's own height and width in pixels. Nothing here knows a data set.
+"""
+
+import io
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+
+
+class DatasetError(RuntimeError):
+    """A data set is not as it should be; the message is one sentence: what, where, what to do."""
+
+
+class UnknownDataset(DatasetError):
+    """The name is not one the kit knows."""
+
+
+class MissingData(DatasetError):
+    """The files are not where they are expected."""
+
+
+class InvalidData(DatasetError):
+    """The files are there, but they are not what they should be."""
+
+
+# --- images and masks ------------------------------------------------------------------------------------
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image as uint8 H×W×3 RGB, upright (by EXIF orientation), without alpha, 16 bits cut to 8.
+
+    Raises:
+        MissingData: no such file. InvalidData: empty, cut off, or not an image.
+    """
+    return cv2.cvtColor(decode(Path(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def read_mask_values(path: Path) -> np.ndarray:
+    """Read a mask's values as uint8 H×W, the maximum over its channels; a mask of {0, 1} becomes {0, 255}."""
+    values = decode(Path(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH).max(axis=2)
+    if values.max() <= 1:
+        return values.astype(np.uint8) * 255
+    if values.max() > 255:  # 16 bits; smaller values are 8 bits in a wide file
+        values = values >> 8
+    return values.astype(np.uint8)
+
+
+def read_mask(path: Path, size_hw: tuple[int, int] | None = None) -> np.ndarray:
+    """Read a mask as bool H×W, True where `read_mask_values` exceeds 127.
+
+    Raises:
+        MissingData: no such file. InvalidData: unreadable, or not of `size_hw` (height, width in pixels).
+    """
+    mask = read_mask_values(path) > 127
+    if size_hw is not None and mask.shape != tuple(size_hw):
+        raise wrong_size(path, mask.shape, size_hw)
+    return mask
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height as `read_image` would give them, without decoding."""
+    try:
+        with Image.open(io.BytesIO(whole_bytes(path))) as picture:
+            turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn
+            return picture.size[::-1] if turned else picture.size
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError):
+        raise InvalidData(f"{path} is not an image, or it is damaged: replace it") from None
+
+
+def wrong_size(path: Path, have_hw: tuple[int, int], want_hw: tuple[int, int]) -> InvalidData:
+    """The error for a mask that is not of its image's size; heights and widths in pixels."""
+    (have_h, have_w), (want_h, want_w) = have_hw, want_hw
+    return InvalidData(f"mask {path} is {have_w}×{have_h} but its image is {want_w}×{want_h}: "
+                       "replace it by a mask of the image's own size")  # fmt: skip
+
+
+def whole_bytes(path: Path) -> bytes:
+    """The bytes of a file. Raises MissingData: no such file; InvalidData: unreadable, empty, a cut off JPEG or PNG."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise MissingData(f"{path} does not exist: check the path") from None
+    except OSError as error:
+        raise InvalidData(f"{path} cannot be read ({error.strerror}): check the file") from None
+    if not data:
+        raise InvalidData(f"{path} is empty: copy or download it again")
+    if is_cut_off(data):
+        raise InvalidData(f"{path} is cut off after {len(data)} bytes: copy or download it again")
+    return data
+
+
+def decode(path: Path, flags: int) -> np.ndarray:
+    """A file decoded by OpenCV with its `flags` (BGR). Raises as `whole_bytes`; InvalidData if it is no image."""
+    pixels = quiet_imdecode(whole_bytes(path), flags)
+    if pixels is None:
+        raise InvalidData(f"{path} is not an image that OpenCV can decode, or it is damaged: replace it")
+    return pixels
+
+
+def quiet_imdecode(data: bytes, flags: int) -> np.ndarray | None:
+    """Bytes decoded by OpenCV with its `flags` (BGR), None if they are no whole image; nothing is printed."""
+    log = cv2.utils.logging
+    level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # our own sentence says what OpenCV would print
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+    finally:
+        log.setLogLevel(level)
+
+
+def is_cut_off(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end mark; some OpenCV versions fill the rest with grey, silently.
+
+    Bytes after the end mark are accepted: many real files have them.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return not _jpeg_ends(data)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return not _png_ends(data)
+    return False
+
+
+def _png_ends(data: bytes) -> bool:
+    """Walk the chunks (length, type, body, CRC) up to IEND."""
+    at = 8
+    while at + 12 <= len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return False
+
+
+_JPEG_MARK = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)  # not a stuffed zero, not a restart mark
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Walk the segments to the end mark; a search for it alone would find that of an embedded thumbnail."""
+    at = 2
+    while found := _JPEG_MARK.search(data, at):
+        if found[1] == b"\xd9":
+            return True
+        at = found.end()
+        if found[1] != b"\x01":  # the one mark without a length
+            at += int.from_bytes(data[at : at + 2], "big")
+    return False

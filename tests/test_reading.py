@@ -1,0 +1,119 @@
+import struct
+
+import cv2
+import numpy as np
+import pytest
+
+from lesionkit import reading
+from lesionkit.reading import InvalidData, MissingData
+
+
+def smooth(height=40, width=60, seed=0):
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 2)
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, pixels)[1].tobytes())
+    return path
+
+
+def one_line(error):
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_colours_come_as_rgb(tmp_path, suffix):
+    bgr = smooth()
+    image = reading.read_image(write(tmp_path / f"Bild-ä{suffix}", bgr))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, bgr[..., ::-1])
+
+
+def test_grey_alpha_and_16_bit_become_8_bit_rgb(tmp_path):
+    grey = smooth()[..., 0]
+    np.testing.assert_array_equal(reading.read_image(write(tmp_path / "g.png", grey)), np.dstack([grey] * 3))
+    rgba = np.dstack([smooth(), np.full((40, 60), 7, np.uint8)])
+    np.testing.assert_array_equal(reading.read_image(write(tmp_path / "a.png", rgba)), rgba[..., 2::-1])
+    wide = grey.astype(np.uint16) * 256 + 99
+    np.testing.assert_array_equal(reading.read_image(write(tmp_path / "w.png", wide))[..., 1], grey)
+
+
+def with_exif(jpeg, orientation):
+    """A JPEG with an EXIF segment that holds the orientation and, as a trap, the end mark of a thumbnail."""
+    entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
+    body = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + struct.pack(">I", 0) + b"\xff\xd8\xff\xd9"
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    plain = write(tmp_path / "plain.jpg", smooth())
+    turned = tmp_path / "turned.jpg"
+    turned.write_bytes(with_exif(plain.read_bytes(), 6))  # 6: turn by 90° clockwise to see it upright
+    np.testing.assert_array_equal(reading.read_image(turned), np.rot90(reading.read_image(plain), -1))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif"])
+@pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_cut_off_files_are_refused_quietly(tmp_path, capfd, suffix, keep):
+    path = write(tmp_path / f"x{suffix}", smooth())
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep * len(data))])
+    with pytest.raises(InvalidData, match=f"x{suffix}") as error:
+        reading.read_image(path)
+    one_line(error)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_cut_off_jpeg_with_a_thumbnail_is_refused(tmp_path):
+    path = write(tmp_path / "x.jpg", smooth(200, 300))
+    data = with_exif(path.read_bytes(), 1)
+    path.write_bytes(data)
+    assert reading.read_image(path).shape == (200, 300, 3)
+    path.write_bytes(data[: len(data) * 3 // 4])
+    with pytest.raises(InvalidData, match="cut off"):
+        reading.read_image(path)
+
+
+OPTIONS = [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_trailing_bytes_restart_marks_and_progressive_files_are_accepted(tmp_path, options):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(cv2.imencode(".jpg", smooth(), options)[1].tobytes() + b"\0\0trailing\xff")
+    assert reading.read_image(path).shape == (40, 60, 3)
+    path = write(tmp_path / "x.png", smooth())
+    path.write_bytes(path.read_bytes() + b"trailing")
+    assert reading.read_image(path).shape == (40, 60, 3)
+
+
+def test_what_is_no_image_or_not_there(tmp_path):
+    (tmp_path / "text.jpg").write_text("hello")
+    with pytest.raises(InvalidData, match="not an image"):
+        reading.read_image(tmp_path / "text.jpg")
+    with pytest.raises(InvalidData, match="cannot be read"):
+        reading.read_image(tmp_path)
+    with pytest.raises(MissingData, match="does not exist"):
+        reading.read_image(tmp_path / "nowhere.jpg")
+
+
+def test_mask_threshold_is_above_127_of_the_brightest_channel(tmp_path):
+    values = np.array([[0, 127, 128, 255]], np.uint8)
+    expected = [[False, False, True, True]]
+    colour = np.dstack([np.zeros_like(values), values, np.zeros_like(values)])
+    wide = values.astype(np.uint16) * 257
+    for name, pixels in (("grey", values), ("colour", colour), ("wide", wide)):
+        mask = reading.read_mask(write(tmp_path / f"{name}.png", pixels))
+        assert mask.dtype == bool
+        assert mask.tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_mask_of_zeros_and_ones(tmp_path, dtype):
+    values = np.array([[0, 1], [1, 0]], dtype)
+    assert reading.read_mask(write(tmp_path / "m.png", values)).tolist() == [[False, True], [True, False]]
+    assert not reading.read_mask(write(tmp_path / "n.png", values * 0)).any()
