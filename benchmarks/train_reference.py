@@ -21,7 +21,9 @@ from lesionkit.depth import DepthNet
 from lesionkit.detector import Detector, DetectorConfig, load_depth, save_depth
 from lesionkit.devices import resolve, seed_everything
 from lesionkit.frames import Frames, depth_frames, join, lesion_free_crops, real_frames, rendered_frames
+from lesionkit.preprocess import AugmentConfig
 from lesionkit.scenes import SceneConfig
+from lesionkit.segmentation import DepthGuidedSegmenter
 from lesionkit.training import TrainConfig, estimate_depth, train_depth, train_segmenter
 
 SETS = ("kvasir-seg", "cvc-clinicdb")
@@ -29,6 +31,7 @@ SETS = ("kvasir-seg", "cvc-clinicdb")
 
 # (size_px, scenes, epochs, peak learning rate): many small scenes for variety, then others at the size that is shipped
 DEPTH_STAGES = ((128, 6000, 10, 2e-3), (256, 2000, 5, 1e-3), (256, 3400, 4, 8e-4))
+VARIATION = AugmentConfig(scale=(0.7, 1.5))  # wider than for short trainings: lesions of every size
 STANDARD = 0.25  # share of the scenes of the lessons among those of `hard`
 
 
@@ -68,14 +71,17 @@ def training_frames(size_px: int, seed: int) -> tuple[Frames, Frames, Frames]:
     """For training; for validation; and lesion-free ones for validation, since every real image shows a lesion."""
     parts = {part: [s for n in SETS for s in datasets.open_dataset(n).part(part)] for part in ("train", "validation")}
     train, validation = (real_frames(parts[part], size_px) for part in ("train", "validation"))
-    free = lesion_free_crops(train, count=len(train) // 4, seed=seed)
+    free = lesion_free_crops(train, count=len(train) // 5, seed=seed)
     configs = (SceneConfig.standard(), SceneConfig.hard())
-    scenes = [rendered_frames("train", 96, size_px, seed + 10, config, kept=True) for config in configs]
     bare = [replace(config, lesion_free=1.0) for config in configs]
-    empty = [rendered_frames("train", 48, size_px, seed + 11, config, kept=True) for config in bare]
+    # more of the hard ones: look-alikes of lesions are what has to be told apart
+    counted = [*zip((48, 96), configs, strict=True), *zip((24, 96), bare, strict=True)]
+    scenes = [
+        rendered_frames("train", n, size_px, seed + 10 + i // 2, c, kept=True) for i, (n, c) in enumerate(counted)
+    ]
     held_out = [rendered_frames("validation", 50, size_px, seed, config, kept=True) for config in bare]
     crops = lesion_free_crops(validation, count=100, seed=seed)
-    return join([train, free, *scenes, *empty]), validation, join([crops, *held_out])
+    return join([train, free, *scenes]), validation, join([crops, *held_out])
 
 
 def measure(detector: Detector, samples: list, free: Frames) -> tuple[list, list]:
@@ -92,10 +98,13 @@ def log(line: str) -> None:
 @click.command()
 @click.option("--out", type=Path, required=True)
 @click.option("--device", default="auto")
-@click.option("--size-px", default=256)
-@click.option("--epochs", default=16)
+@click.option("--size-px", default=320, help="edge at which the frames are kept")
+@click.option("--sizes", default="224,256,320", help="edges that a batch is resized to, one drawn for each")
+@click.option("--detect-px", default=256, help="edge at which the detector will run")
+@click.option("--encoder", default="efficientnet-lite2")
+@click.option("--epochs", default=18)
 @click.option("--rate", default=1e-3, help="peak learning rate of the segmenter")
-@click.option("--multi-scale/--one-scale", default=True)
+@click.option("--precision", default="auto", help="of the segmenter's training")
 @click.option("--start", default="", help="a weight file whose segmenter is trained further")
 @click.option("--alarm-limit", default=1.0, help="share of lesion-free validation frames that may be marked")
 @click.option("--seed", default=0)
@@ -104,26 +113,30 @@ def log(line: str) -> None:
 @click.option("--depth-scale", default=1.0, help="below 1 shortens the depth training, for a trial")
 @click.option("--only-depth", is_flag=True, help="stop after the depth network")
 def main(
-    out: Path, device: str, size_px: int, epochs: int, rate: float, multi_scale: bool, start: str,
-    alarm_limit: float, seed: int, guidance: str, depth_precision: str, depth_scale: float, only_depth: bool,
+    out: Path, device: str, size_px: int, sizes: str, detect_px: int, encoder: str, epochs: int, rate: float,
+    precision: str, start: str, alarm_limit: float, seed: int, guidance: str, depth_precision: str, depth_scale: float,
+    only_depth: bool,
 ) -> None:
     device = resolve(device)
     seed_everything(seed)
     torch.use_deterministic_algorithms(False)  # speed; the seeds still fix data and order
     net = depth_stage(out, device, seed, depth_precision, depth_scale)
-    log(f"depth on held-out scenes: {depth_report(net, device, size_px, seed)}")
+    log(f"depth on held-out scenes: {depth_report(net, device, detect_px, seed)}")
     if only_depth:
         return
     train, validation, free = training_frames(size_px, seed)
     log(f"{len(train)} training frames; {len(validation)} and {len(free)} lesion-free ones for validation")
-    sizes = tuple(size for size in (size_px - 64, size_px, size_px + 64) if multi_scale)
-    config = TrainConfig(epochs, 16, learning_rate=rate, average=0.995, sizes_px=sizes, seed=seed)
+    edges = tuple(int(size) for size in sizes.split(","))
+    config = TrainConfig(
+        epochs, 16, learning_rate=rate, average=0.995, sizes_px=edges, precision=precision, seed=seed
+    )  # fmt: skip
     depth, loss = estimate_depth(net, train.image, device), losses.weighted("dice", "bce", 0.5)
     how = {"log": log, "checkpoint": out / "segmenter.pt"}
-    begin = Detector.from_pretrained(start, device).segmenter if start else None
-    segmenter, _ = train_segmenter(train, depth, loss, config, device, guidance, begin, **how)
+    torch.manual_seed(seed)
+    begin = Detector.from_pretrained(start, device).segmenter if start else DepthGuidedSegmenter(guidance, encoder)
+    segmenter, _ = train_segmenter(train, depth, loss, config, device, guidance, begin, variation=VARIATION, **how)
     words = "Kvasir-SEG and CVC-ClinicDB (PraNet training parts), rendered scenes"
-    detector = Detector(net, segmenter, DetectorConfig(size_px, guidance, trained_on=words), device)
+    detector = Detector(net, segmenter, DetectorConfig(detect_px, guidance, encoder, trained_on=words), device)
     held_out = [s for n in SETS for s in datasets.open_dataset(n).part("validation")]
     detector.threshold = metrics.best_threshold(*measure(detector, held_out, free), alarm_limit=alarm_limit)
     log(f"threshold {detector.threshold} from {len(held_out)} validation images and {len(free)} lesion-free frames")

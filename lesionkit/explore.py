@@ -7,6 +7,7 @@ the widget state that a notebook saves. Callbacks never print; what goes wrong b
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import RLock
 from time import monotonic
 from typing import Any
 
@@ -17,7 +18,7 @@ import traitlets
 from lesionkit import explorer_images, explorer_pictures
 from lesionkit.detector import Detector, ImageError
 from lesionkit.explorer_choice import GUIDANCES, PANELS, RELIEF, VIEW
-from lesionkit.explorer_images import PARIS, SCENE_RANGES, SampleImage, SceneImage, StateError
+from lesionkit.explorer_images import DECIMALS, PARIS, SCENE_RANGES, SampleImage, SceneImage, StateError
 from lesionkit.explorer_pictures import TABLES, MapPicture
 from lesionkit.explorer_state import ExplorerState
 from lesionkit.preprocess import PreprocessError
@@ -68,6 +69,8 @@ class Explorer(widgets.HBox):
         if state is not None:
             self.state = ExplorerState.from_json(detector, state, upload, weights=weights)
         self.dataset, self._following, self._changed_at, self._sent = dataset, False, 0.0, {}
+        # JupyterLab handles the messages of widgets in a thread of their own, beside the cell that runs: one at a time
+        self._turn = RLock()
         self.stack = ImageStack(layout=widgets.Layout(flex="1 1 560px", min_width="0"))
         self.controls = _make_controls(self.state.now, dataset)
         children = [_column(self.controls), self.stack]
@@ -107,9 +110,9 @@ class Explorer(widgets.HBox):
 
     def _do(self, action: Callable[[], Any], quiet: bool = False, reply: str | None = None) -> None:
         """A person's action: change the state, follow it, show it. quiet: nothing but the saved state changes."""
-        if self._following:  # the control moved because the state did
-            return
-        self._guarded(lambda: self._act(action, quiet, reply), reply)
+        with self._turn:
+            if not self._following:  # else the control moved because the state did
+                self._guarded(lambda: self._act(action, quiet, reply), reply)
 
     def _act(self, action: Callable[[], Any], quiet: bool, reply: str | None) -> None:
         if not quiet:
@@ -138,7 +141,8 @@ class Explorer(widgets.HBox):
     def _on_message(self, _widget: Any, message: dict, buffers: list) -> None:
         state, reply, kind = self.state, message.get("id"), message.get("kind")
         if kind == "ready":
-            self._guarded(lambda: self._greet(reply), reply)
+            with self._turn:
+                self._guarded(lambda: self._greet(reply), reply)
         elif kind == "ping":
             self.stack.send({"kind": "pong", "reply": reply})
         actions = {
@@ -187,7 +191,8 @@ class Explorer(widgets.HBox):
         self._following = True
         try:
             for name, value in values.items():
-                c[name].value = value
+                if not _equal(c[name].value, value):
+                    c[name].value = value
             for name in VIEW:
                 value = getattr(now, name)
                 setattr(self.stack, name, list(value) if name == "zoom" else value)
@@ -243,6 +248,12 @@ class Explorer(widgets.HBox):
             found.append(("before", "detection", explorer_pictures.jpeg(before)))
             self._sent["detection"] = key
         return found
+
+
+def _equal(shown: Any, value: Any) -> bool:
+    """Whether a control shows the value already. A browser's slider says 1.4000000000000004: to put that right would
+    be a message of its own, which comes late and throws the handle back under the mouse."""
+    return shown == value or (isinstance(shown, float) and round(shown, DECIMALS) == value)
 
 
 # --- what the messages hold ---------------------------------------------------------------------------

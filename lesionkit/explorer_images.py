@@ -20,6 +20,7 @@ LONGEST_PX = 1024  # larger images are reduced: the networks see a quarter of th
 SMALLEST_PX = 32
 MAX_BYTES = 32_000_000
 MAX_PIXELS = 60_000_000  # a small file can unpack to gigabytes
+DECIMALS = 4  # of every number that a person chooses; a browser's slider says 12.000000000000002
 PARIS = ("0-Ip", "0-Is", "0-IIa", "0-IIb", "0-IIc", "none")
 SCENE_RANGES = {
     "size_mm": (3.0, 25.0),
@@ -37,7 +38,7 @@ class StateError(ValueError):
 def number(name: str, value: object, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise StateError(f"{name} is {value!r}, but must be a number from {low:g} to {high:g}")
-    return round(float(value), 4)  # a browser's slider says 12.000000000000002
+    return round(float(value), DECIMALS)
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:

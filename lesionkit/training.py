@@ -326,9 +326,11 @@ def train_segmenter(
     device: torch.device | str = "cpu",
     guidance: str = "depth",
     segmenter: DepthGuidedSegmenter | None = None,
+    variation: AugmentConfig | None = None,
     **how,
 ) -> tuple[DepthGuidedSegmenter, History]:
-    """A segmenter guided by `depth` (one map per frame); `segmenter` trains one further, in place.
+    """A segmenter guided by `depth` (one map per frame); `segmenter` trains one further, in place. variation: what the
+    augmentation does, else its defaults.
 
     Whatever the guidance and the loss, the same seed gives the same initial weights, order of samples and augmentation:
     arms differ in what is asked about, and in nothing else. `how` goes on to `fit`.
@@ -336,7 +338,8 @@ def train_segmenter(
     torch.manual_seed(config.seed)
     segmenter = segmenter or DepthGuidedSegmenter(guidance)
     data = {"image": frames.image, "mask": frames.mask, "depth": depth}
-    return segmenter, fit(segmenter, data, segmentation_objective(loss), config, device, augmented(Augment()), **how)
+    augment = augmented(Augment(variation))
+    return segmenter, fit(segmenter, data, segmentation_objective(loss), config, device, augment, **how)
 
 
 # --- evaluation

@@ -110,32 +110,42 @@ class Theatre:
 
     @cached_property
     def voila(self) -> "Screen":
+        return self.open_voila()
+
+    def open_voila(self, *options: str) -> "Screen":
         port = free_port()
-        page, address = self.page(
-            ["voila", "explore.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"], port
-        )
-        return opened(page, address)
+        command = ["voila", "explore.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1", *options]
+        return opened(*self.page(command, port))
 
     @cached_property
     def lab(self) -> "Screen":
+        page, address = self.open_lab()
+        run_all(page)
+        return opened(page, address)
+
+    def open_lab(self) -> tuple:
+        """JupyterLab with the notebook open and its kernel started; nothing is run yet."""
         port = free_port()
+        quiet = self.folder / "lab" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+        quiet.parent.mkdir(parents=True, exist_ok=True)
+        # its question about news would lie over the explorer
+        quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
         options = [
-            "token=",
-            "password=",
-            "disable_check_xsrf=True",
-            "ip=127.0.0.1",
-            f"port={port}",
-            f"root_dir={self.folder}",
-        ]
+            "token=", "password=", "disable_check_xsrf=True", "ip=127.0.0.1", f"port={port}", f"root_dir={self.folder}",
+        ]  # fmt: skip
         command = ["jupyterlab", "--allow-root", "--no-browser", "--LabApp.expose_app_in_browser=True"]
         command += [f"--ServerApp.{option}" for option in options]
         page, address = self.page(command, port, "/lab/tree/explore.ipynb")
-        page.wait_for_function(
-            "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
-            timeout=2 * WAIT_MS,
-        )
-        page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        return opened(page, address)
+        page.wait_for_function(KERNEL_IDLE, timeout=2 * WAIT_MS)
+        return page, address
+
+
+KERNEL_IDLE = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+
+
+def run_all(page) -> None:
+    """Run All in JupyterLab, without waiting for its end."""
+    page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells')")
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +222,13 @@ class Screen:
             self.root.get_by_role("button", name="Save the state as JSON").click()
         return json.loads(Path(download.value.path()).read_text())
 
+    def kernel(self) -> str:
+        """JupyterLab's number of the kernel, which a restart keeps, and when its process began, which it does not."""
+        return self.page.evaluate(
+            "async () => { const k = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;"
+            "return k.id + (await k.info).help_links.length; }"
+        )
+
     def error(self) -> str:
         return self.root.locator(".lk-error:not(.lk-silence)").inner_text()
 
@@ -223,13 +240,16 @@ class Screen:
 
 
 @pytest.fixture
-def screen(theatre) -> Screen:
-    return theatre.voila.fresh()
+def screen(theatre, request) -> Screen:
+    return getattr(theatre, getattr(request, "param", "voila")).fresh()
 
 
 @pytest.fixture
 def lab(theatre) -> Screen:
     return theatre.lab.fresh()
+
+
+both = pytest.mark.parametrize("screen", ["voila", "lab"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +263,7 @@ def state(reference) -> ExplorerState:
     return ExplorerState(reference)
 
 
-# --- Voila --------------------------------------------------------------------------------------------
+# --- what a person does, in Voila and in JupyterLab --------------------------------------------------
 
 
 def test_the_panels_show_what_the_state_says(screen, state):
@@ -257,8 +277,10 @@ def test_the_panels_show_what_the_state_says(screen, state):
     assert screen.number("sensitivity") == f"{100 * numbers['sensitivity']['now']:.1f} %"
 
 
+@both
 def test_dragging_ends_at_the_last_position_without_a_queue(screen, state):
     handle = screen.slider("Relief ×")
+    handle.scroll_into_view_if_needed()
     box = handle.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     screen.page.mouse.move(x, y)
@@ -291,6 +313,7 @@ def test_opacity_blends_two_panels_in_the_browser(screen):
     assert np.abs(screen.pixel(0.3, 0.3) - high).max() < 3
 
 
+@both
 def test_a_click_measures_there(screen, state):
     with screen.answered():
         screen.page.mouse.click(*screen.at(0.6, 0.25))
@@ -324,6 +347,7 @@ def test_the_keyboard_measures_zooms_and_sees_before(screen):
     screen.page.keyboard.press("0")
 
 
+@both
 def test_painting_bends_the_depth_there_and_before_shows_it_straight(screen):
     before, elsewhere = screen.pixel(0.25, 0.5, "depth_used"), screen.pixel(0.75, 0.8, "depth_used")
     screen.root.get_by_role("button", name="push nearer").click()
@@ -367,6 +391,7 @@ def test_the_threshold_moves_the_mask_and_the_numbers(screen, state):
     assert pixel == [255] * 3
 
 
+@both
 def test_an_upload_is_shown_and_what_is_no_image_is_told(screen):
     red = np.zeros((90, 160, 3), np.uint8)
     red[..., 2] = 200
@@ -428,3 +453,56 @@ def test_everything_has_a_name_and_fits_into_1280_pixels(screen):
     for name in ("Size, mm", "Height ×", "Colour", "Light", "View, °", "Relief ×", "Threshold", "Line, °"):
         assert screen.slider(name).count() == 1, name
     assert screen.page.evaluate("() => document.documentElement.scrollWidth") <= 1280
+
+
+def test_the_value_under_the_pointer_is_the_depth_there(screen, state):
+    depth = state.shown.prepared.depths.target[0, 0].numpy()
+    screen.page.mouse.move(*screen.at(0.3, 0.4))
+    screen.settle()
+    read = screen.page.locator("[data-panel=depth_target] .lk-value").inner_text()
+    seen, expected = float(re.search(r"[\d.]+", read)[0]), depth[int(0.4 * 256), int(0.3 * 256)]
+    assert seen == pytest.approx(expected, rel=0.05)
+
+
+def test_dragging_moves_every_panel_together(screen):
+    screen.stage.focus()
+    for _ in range(3):
+        screen.page.keyboard.press("+")
+    screen.settle()
+    before = screen.pixel(0.6, 0.5, "depth_target")
+    screen.page.mouse.move(*screen.at(0.6, 0.5))
+    screen.page.mouse.down()
+    screen.page.mouse.move(*screen.at(0.3, 0.5), steps=4)
+    screen.page.mouse.up()
+    screen.settle()
+    assert np.abs(screen.pixel(0.3, 0.5, "depth_target") - before).max() < 14
+    assert screen.saved()["zoom"][1] > 0.55
+
+
+# --- JupyterLab alone ---------------------------------------------------------------------------------
+
+
+def test_jupyterlab_gets_none_of_the_explorers_keys(lab):
+    cells = "() => window.jupyterapp.shell.currentWidget.content.widgets.length"
+    number, kernel = lab.page.evaluate(cells), lab.kernel()
+    lab.stage.focus()
+    for key in ("b", "a", "x", "0", "0", "d", "d", "z"):
+        lab.page.keyboard.press(key)
+    lab.settle()
+    assert lab.page.evaluate(cells) == number
+    assert lab.kernel() == kernel
+    assert lab.page.locator(".jp-Dialog").count() == 0
+
+
+def test_a_kernel_that_dies_is_told_and_the_rest_keeps_working(lab):
+    low, high = lab.pixel(0.3, 0.3, "image"), lab.pixel(0.3, 0.3, "mask")
+    lab.page.evaluate(
+        "() => void window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+        ".requestExecute({ code: 'import os; os._exit(1)' })"
+    )
+    lab.page.wait_for_selector(".lk-silence:visible")
+    assert "does not answer" in lab.root.locator(".lk-silence").inner_text()
+    lab.page.get_by_label("Over", exact=True).select_option("mask")
+    lab.page.get_by_label("Opacity").fill("0.5")
+    lab.settle()
+    assert np.abs(lab.pixel(0.3, 0.3) - (low + high) / 2).max() < 15

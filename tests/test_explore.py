@@ -1,12 +1,14 @@
 """The explorer's view without a browser: what it sends, what it keeps in the widget state, how it speaks of errors."""
 
 import json
+import time
+from threading import Event, Thread
 
 import numpy as np
 import pytest
 from test_explorer_state import encoded, make_detector, noise
 
-from lesionkit import explore, explorer_images
+from lesionkit import explore, explorer_images, whatif
 from lesionkit.explorer_choice import PANELS
 from lesionkit.explorer_images import StateError
 from lesionkit.explorer_pictures import panels, table
@@ -221,3 +223,32 @@ def test_looking_is_remembered_without_running_anything(screen):
     assert (screen.state.now.over, screen.state.now.zoom) == ("mask", (2.0, 0.5, 0.5))
     assert screen.state.runs == runs
     assert "mask" in screen.messages[-1][0]["line"]
+
+
+def test_messages_from_two_threads_take_turns(screen, monkeypatch):
+    """JupyterLab handles widget messages beside the cell that runs. While the first picture is computed, another
+    message must not send the maps that belong to it."""
+    begun, prepare = Event(), whatif.prepare
+
+    def slow(*args):
+        begun.set()
+        time.sleep(0.2)
+        return prepare(*args)
+
+    screen.state._shown.clear()
+    monkeypatch.setattr(whatif, "prepare", slow)
+    first = Thread(target=lambda: screen.ask("ready"))
+    first.start()
+    assert begun.wait(5)
+    screen.view.stack.zoom = [2.0, 0.5, 0.5]
+    first.join()
+    updates = [message for message, _ in screen.messages if message["kind"] == "update"]
+    assert ["frame" in message for message in updates] == [True, False]
+    assert [len(message["maps"]) for message in updates] == [20, 0]
+
+
+def test_a_slider_is_not_corrected_under_the_mouse(screen):
+    """A browser's 1.4000000000000004 is 1.4 to the state; sent back, it would throw the handle back."""
+    screen.set("relief_factor", 1.4000000000000004)
+    assert screen.state.now.relief == 1.4
+    assert screen.controls["relief_factor"].value == 1.4000000000000004

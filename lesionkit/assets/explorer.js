@@ -222,16 +222,23 @@ class Stack {
   }
 
   async take_update(message, buffers) {
-    const turn = (this.turn = (this.turn ?? 0) + 1);
-    const pictures = await Promise.all(message.jpegs.map(async (jpeg, i) => {
-      const bytes = buffers[message.maps.length + i];
-      return [jpeg, await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }))];
-    }));
-    await this.landing; // pictures decode in parallel, but arrive in order
+    const turn = (this.turn = (this.turn ?? 0) + 1), before = this.landing;
     let landed;
-    this.landing = new Promise((resolve) => (landed = resolve));
+    this.landing = new Promise((resolve) => (landed = resolve)); // at once: the next update waits for this one
+    try {
+      const pictures = await Promise.all(message.jpegs.map(async (jpeg, i) => {
+        const bytes = buffers[message.maps.length + i];
+        return [jpeg, await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }))];
+      }));
+      await before; // pictures decode in parallel, but arrive in order
+      this.land(message, buffers, pictures, turn === this.turn);
+    } finally {
+      landed();
+    }
+  }
+
+  land(message, buffers, pictures, last) {
     if (message.frame) Object.assign(this, { frame: message.frame, now: {}, before: {} });
-    if (message.forget) this.before = Object.fromEntries(message.forget.map((n) => [n, undefined]));
     message.maps.forEach((map, i) => { this[map.side][map.name] = this.paintMap(map, buffers[i]); });
     for (const [jpeg, bitmap] of pictures) this[jpeg.side][jpeg.name] = { bitmap, jpeg: true };
     this.update = { ...this.update, ...message };
@@ -239,16 +246,15 @@ class Stack {
     this.redo.disabled = !message.can_redo;
     this.line.value = message.line;
     this.note.textContent = message.note;
-    if (!message.keep_error) this.fail("");
+    this.fail("");
     this.setBusy(false);
     this.drawNumbers();
     this.drawPlots();
-    if (turn === this.turn) this.trail = this.stroke ? this.trail : null;
+    if (last) this.trail = this.stroke ? this.trail : null;
     this.draw();
     this.root.dataset.updates = String(Number(this.root.dataset.updates ?? 0) + 1);
     this.root.dataset.runs = message.runs;
     this.root.dataset.json = message.json;
-    landed();
   }
 
   paintMap(map, buffer) {
