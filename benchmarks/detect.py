@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -115,11 +116,13 @@ def measure(detector: Detector, count: int, repeats: int) -> dict[str, Any]:
 @click.option("--count", default=64, show_default=True, help="Images.")
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--weights", default="reference", show_default=True, help="`reference` or a .safetensors file.")
+@click.option("--size-px", default=0, help="Input size of the networks; 0 is the weights' own.")
 @click.option("--device", default="auto", show_default=True)
-def main(count: int, repeats: int, weights: str, device: str) -> None:
+def main(count: int, repeats: int, weights: str, size_px: int, device: str) -> None:
     """Measure detection; see the head of this file."""
     facts = report.machine(resolve(device))
     detector = Detector.from_pretrained(weights, device=device)
+    detector.config = replace(detector.config, size_px=size_px or detector.config.size_px)
     results = measure(detector, count, repeats)
     size = detector.config.size_px
     report.table([("phase", "ms an image", "share"), *(
@@ -129,7 +132,7 @@ def main(count: int, repeats: int, weights: str, device: str) -> None:
         rate = results[key]
         click.echo(f"{label}: {rate['median']:.1f} images a second ({rate['min']:.1f} to {rate['max']:.1f}), {size} px")
     config = {"size_px": size, "guidance": detector.config.guidance, "encoder": detector.config.encoder}
-    report.write("detect", facts, {"count": count, **config}, results)
+    report.write(f"detect_{size}" if size_px else "detect", facts, {"count": count, **config}, results)
 
 
 if __name__ == "__main__":
