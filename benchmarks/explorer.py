@@ -135,7 +135,7 @@ def stories(theatre: driver.Theatre) -> None:
     keep(screen, "explorer_paint")
     dark = theatre.open_voila("--theme=dark")
     with dark.answered():
-        dark.open("state.json", b'{"relief": 3.0, "point": [156, 69], "over": "attention_2", "opacity": 0.5, '
+        dark.open("state.json", b'{"relief": 3.0, "point": [82, 208], "over": "attention_2", "opacity": 0.5, '
                                 b'"image": {"kind": "scene", "seed": 9, "size_mm": 14.0}}')  # fmt: skip
     keep(dark, "explorer_dark")
 

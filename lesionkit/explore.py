@@ -17,7 +17,7 @@ import traitlets
 
 from lesionkit import explorer_images, explorer_pictures
 from lesionkit.detector import Detector, ImageError
-from lesionkit.explorer_choice import GUIDANCES, PANELS, RELIEF, VIEW
+from lesionkit.explorer_choice import GUIDANCES, PANELS, RELIEF, VIEW, Choice
 from lesionkit.explorer_images import DECIMALS, PARIS, SCENE_RANGES, SampleImage, SceneImage, StateError
 from lesionkit.explorer_pictures import TABLES, MapPicture
 from lesionkit.explorer_state import ExplorerState
@@ -56,9 +56,9 @@ class Explorer(widgets.HBox):
     """Put a finger on the image and see what depth does. Show it as the last expression of a cell.
 
     detector: any `Detector`; weights: what it was loaded from, for the Python line. dataset: a data set to choose
-    images of, beside rendered scenes and own files. image: what to begin with, such as SceneImage(seed=7). state: JSON
-    that an explorer saved; upload: the bytes of the own image that it is about. Raises StateError for a state that is
-    none.
+    images of, beside rendered scenes and own files; it begins with its first one, unless `image`, such as
+    SceneImage(seed=7), or `state` says another. state: JSON that an explorer saved; upload: the bytes of the own image
+    that it is about. Raises StateError for a state that is none.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Explorer(widgets.HBox):
         self.state = ExplorerState(detector, weights, image)
         if state is not None:
             self.state = ExplorerState.from_json(detector, state, upload, weights=weights)
-        self.dataset, self._following, self._changed_at, self._sent = dataset, False, 0.0, {}
+        self._following, self._changed_at, self._sent, self._offered, self.error = False, 0.0, {}, "", ""
         # JupyterLab handles the messages of widgets in a thread of their own, beside the cell that runs: one at a time
         self._turn = RLock()
         self.stack = ImageStack(layout=widgets.Layout(flex="1 1 560px", min_width="0"))
@@ -78,7 +78,7 @@ class Explorer(widgets.HBox):
         super().__init__(children, layout=layout)
         self.add_class("lesionkit-explorer")
         if dataset != "scenes":
-            self._guarded(lambda: self._list_samples(dataset))
+            self._guarded(lambda: self._choose_dataset(dataset) if not (state or image) else self._offer(dataset))
         self._follow_state()
         self._connect()
 
@@ -99,7 +99,7 @@ class Explorer(widgets.HBox):
         self._on("other", lambda value: state.set_guidance(guidance="other", other=value))
         self._on("angle", state.set_angle)
         self._on("source", self._choose_source)
-        self._on("dataset", self._list_samples)
+        self._on("dataset", self._choose_dataset)
         self._on("sample", lambda name: name and state.choose_sample(c["dataset"].value, name))
 
     def _on(self, name: str, action: Callable[[Any], Any]) -> None:
@@ -108,15 +108,18 @@ class Explorer(widgets.HBox):
     def _look(self, change: Any) -> None:
         self._do(lambda: self.state.set_view(**{change.name: change.new}), quiet=True)
 
-    def _do(self, action: Callable[[], Any], quiet: bool = False, reply: str | None = None) -> None:
-        """A person's action: change the state, follow it, show it. quiet: nothing but the saved state changes."""
+    def _do(
+        self, action: Callable[[], Any], quiet: bool = False, reply: str | None = None, joins: bool = False
+    ) -> None:
+        """A person's action: change the state, follow it, show it. quiet: nothing but the saved state changes; joins:
+        it may belong to the step before, however long ago that was (a brush that rested)."""
         with self._turn:
             if not self._following:  # else the control moved because the state did
-                self._guarded(lambda: self._act(action, quiet, reply), reply)
+                self._guarded(lambda: self._act(action, quiet, reply, joins), reply)
 
-    def _act(self, action: Callable[[], Any], quiet: bool, reply: str | None) -> None:
+    def _act(self, action: Callable[[], Any], quiet: bool, reply: str | None, joins: bool) -> None:
         if not quiet:
-            if monotonic() - self._changed_at > PAUSE_S:
+            if not joins and monotonic() - self._changed_at > PAUSE_S:
                 self.state.end_step()
             self.stack.send({"kind": "busy"})
         action()
@@ -134,7 +137,7 @@ class Explorer(widgets.HBox):
             self._fail(f"That did not work: {type(error).__name__}, {error}. The rest still works.", reply)
 
     def _fail(self, text: str, reply: str | None) -> None:
-        self.error = text
+        self.error, self._sent = text, {}  # nobody knows what of it arrived: the next picture is sent whole
         self._follow_state()
         self.stack.send({"kind": "error", "text": text[0].upper() + text[1:], "reply": reply})
 
@@ -156,25 +159,32 @@ class Explorer(widgets.HBox):
             "undo": state.undo, "redo": state.redo, "reset": state.reset,
         }  # fmt: skip
         if kind in actions:
-            self._do(actions[kind], reply=reply)
+            self._do(actions[kind], reply=reply, joins=kind == "paint")
 
     def _choose_source(self, source: str) -> None:
         if source == "scene":
             self.state.choose_scene()
         elif source == "sample":
-            self._list_samples(self.controls["dataset"].value)
+            self._choose_dataset(self.controls["dataset"].value)
+        else:
+            self.state.choose_upload()
 
-    def _list_samples(self, dataset: str | None) -> None:
+    def _choose_dataset(self, dataset: str | None) -> None:
         if not dataset:
             raise StateError("there is no data set on this machine: `lesionkit fetch NAME` brings one")
-        names = explorer_images.sample_names(dataset)
+        self._offer(dataset)
+        self.state.choose_sample(dataset, self.controls["sample"].options[0])
+
+    def _offer(self, dataset: str) -> None:
+        """The data set's images as what can be chosen."""
+        names, c, before = explorer_images.sample_names(dataset), self.controls, self._following
         self._following = True
         try:
-            self.controls["sample"].options = names
-            self.controls["sample"].value = names[0]
+            if dataset not in c["dataset"].options:
+                c["dataset"].options = (*c["dataset"].options, dataset)
+            c["dataset"].value, c["sample"].options, self._offered = dataset, names, dataset
         finally:
-            self._following = False
-        self.state.choose_sample(dataset, names[0])
+            self._following = before
 
     # --- from the state to the view -------------------------------------------------------------------
 
@@ -186,10 +196,10 @@ class Explorer(widgets.HBox):
                   "source": now.image.kind}  # fmt: skip
         if isinstance(now.image, SceneImage):
             values |= {name: getattr(now.image, name) for name in ("paris", *SCENE_RANGES, "seed")}
-        if isinstance(now.image, SampleImage) and now.image.name in c["sample"].options:
-            values["sample"] = now.image.name
         self._following = True
         try:
+            if isinstance(now.image, SampleImage):
+                self._follow_sample(now.image)
             for name, value in values.items():
                 if not _equal(c[name].value, value):
                     c[name].value = value
@@ -201,12 +211,22 @@ class Explorer(widgets.HBox):
         finally:
             self._following = False
 
+    def _follow_sample(self, image: SampleImage) -> None:
+        c = self.controls
+        if self._offered != image.dataset:
+            self._offer(image.dataset)
+        if image.name not in c["sample"].options:  # a saved state may be about one of the training part
+            c["sample"].options = (image.name, *c["sample"].options)
+        c["sample"].value = image.name
+
     def _greet(self, reply: str | None) -> None:
         tables = [explorer_pictures.table(name).tobytes() for name in TABLES]
         self.stack.send({"kind": "hello", "panels": PANELS, "tables": list(TABLES)}, tables)
         self.stack.send({"kind": "busy"})
-        self._sent = {}
+        error, self._sent = self.error, {}
         self._show(reply)
+        if error:  # from before there was anybody to tell
+            self._fail(error, None)
 
     def _show(self, reply: str | None = None) -> None:
         """Sends what changed since the last time: a picture that is on the screen already is not sent again."""
@@ -220,7 +240,8 @@ class Explorer(widgets.HBox):
         message["jpegs"] = [{"side": side, "name": name} for side, name, _ in jpegs]
         message |= {
             "numbers": _number_rows(state), "profile": _profile(state), "note": state.note(), "json": state.to_json(1),
-            "line": state.python_line(), "can_undo": state.can_undo, "can_redo": state.can_redo, "runs": state.runs,
+            "view": {name: getattr(Choice(), name) for name in VIEW}, "line": state.python_line(),
+            "can_undo": state.can_undo, "can_redo": state.can_redo, "runs": state.runs,
         }  # fmt: skip
         self.stack.send(message, [m.bytes.tobytes() for _, m in maps] + [data for *_, data in jpegs])
         self.error = ""

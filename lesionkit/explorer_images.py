@@ -4,13 +4,15 @@ Each kind is a small frozen description, which is what a saved state holds; its 
 """
 
 import hashlib
-import re
+import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from lesionkit import datasets, reading
 from lesionkit.scenes import Lesion, SceneConfig, render_scenes
@@ -21,6 +23,7 @@ SMALLEST_PX = 32
 MAX_BYTES = 32_000_000
 MAX_PIXELS = 60_000_000  # a small file can unpack to gigabytes
 DECIMALS = 4  # of every number that a person chooses; a browser's slider says 12.000000000000002
+REDUCED = "reduced "
 PARIS = ("0-Ip", "0-Is", "0-IIa", "0-IIb", "0-IIc", "none")
 SCENE_RANGES = {
     "size_mm": (3.0, 25.0),
@@ -149,7 +152,8 @@ class SampleImage:
 
 @dataclass(frozen=True)
 class UploadImage:
-    """A person's own image; its pixels are not in the state. sha256 of the file, "" when the browser reduced it."""
+    """A person's own image; its pixels are not in the state. sha256: of the file's bytes; of a file that the browser
+    had to reduce, of what it sent, with REDUCED before it."""
 
     name: str
     sha256: str
@@ -171,7 +175,7 @@ class UploadImage:
         """The image from the file's bytes; StateError when they are missing or another file's."""
         if data is None:
             return self.load()
-        if self.sha256 and hashlib.sha256(data).hexdigest() != self.sha256:
+        if not self.sha256.startswith(REDUCED) and hashlib.sha256(data).hexdigest() != self.sha256:
             raise StateError(f"the file given is not the {self.name!r} that this state was saved with")
         return decode_upload(data, self.name)
 
@@ -244,22 +248,21 @@ def _check_bytes(data: bytes, name: str) -> None:
                          "save it smaller")  # fmt: skip
     width, height = declared_size(data)
     if width * height > MAX_PIXELS:
-        raise StateError(
-            f"{name} is {width}×{height} pixels, more than {MAX_PIXELS / 1e6:.0f} million: save it smaller"
-        )
+        raise StateError(f"{name} has more than {MAX_PIXELS / 1e6:.0f} million pixels: save it smaller")
     if reading.is_cut_off(data):
         raise StateError(f"{name} is cut off after {len(data)} bytes: copy or download it again")
 
 
 def declared_size(data: bytes) -> tuple[int, int]:
-    """Width and height that a PNG's or JPEG's header declares; (0, 0) for other formats."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    if not data.startswith(b"\xff\xd8"):
+    """Width and height that the file's header declares, without unpacking it; (0, 0) where it has none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large images; that is what we are asking about
+            return Image.open(io.BytesIO(data)).size
+    except Image.DecompressionBombError:
+        return MAX_PIXELS, MAX_PIXELS
+    except Exception:  # no image, or one of a format that Pillow does not know: the decoder will say so
         return 0, 0
-    frames = re.findall(rb"\xff[\xc0-\xc2]\x00[\x0b\x11\x14]\x08(..)(..)", data, re.DOTALL)
-    sizes = [(int.from_bytes(w, "big"), int.from_bytes(h, "big")) for h, w in frames]  # a thumbnail has one too
-    return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
 
 
 def _without_alpha(pixels: np.ndarray) -> np.ndarray:

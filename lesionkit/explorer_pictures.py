@@ -2,7 +2,8 @@
 
 The browser draws from the same bytes and tables, so what a still figure shows is what the screen shows. Colour tables
 are perceptually uniform and read without colour vision: viridis for depth (near is bright), magma for attention,
-cividis for probability; for what has a sign the diverging coolwarm, which is light in its middle.
+cividis for probability, and for what has a sign too: grey is none, yellow more, blue less. Diverging tables are equally
+dark at both ends, so that without colour more and less would look the same.
 """
 
 import io
@@ -21,7 +22,7 @@ from lesionkit.explorer_choice import PANELS
 from lesionkit.explorer_state import ExplorerState
 from lesionkit.whatif import Outcome
 
-TABLES = {"depth": "viridis_r", "attention": "magma", "probability": "cividis", "signed": "coolwarm"}
+TABLES = {"depth": "viridis_r", "attention": "magma", "probability": "cividis", "signed": "cividis"}
 TRUTH_RGB = (255, 255, 255)
 CHANGE_SPAN = 0.5  # the change of probability that has the full colour
 

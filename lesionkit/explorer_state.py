@@ -34,6 +34,7 @@ from lesionkit.explorer_choice import (
     to_json,
 )  # fmt: skip
 from lesionkit.explorer_images import (
+    REDUCED,
     LoadedImage,
     SampleImage,
     SceneImage,
@@ -95,9 +96,15 @@ class ExplorerState:
     def load_upload(self, data: bytes, name: str = "upload", reduced: bool = False) -> None:
         """The bytes of an image file. reduced: the browser made it smaller, so the file's own bytes are others."""
         loaded = decode_upload(data, name)
-        image = UploadImage(name, "" if reduced else hashlib.sha256(data).hexdigest())
+        image = UploadImage(name, (REDUCED if reduced else "") + hashlib.sha256(data).hexdigest())
         self._uploads[image] = loaded
         self._choose_image(image)
+
+    def choose_upload(self) -> None:
+        """The last own image again."""
+        if not self._uploads:
+            raise StateError("choose your file with open… above the image, or drop it onto the explorer")
+        self._choose_image(next(reversed(self._uploads)))
 
     def _choose_image(self, image: Any, step: Hashable = None) -> None:
         image = image.checked()
@@ -120,17 +127,21 @@ class ExplorerState:
             changes["relief"] = number("relief", relief, *RELIEF)
         if other is not None:
             changes["other"] = int(number("other", other, 1, 999))
+        if (guidance or self.now.guidance) == "other":  # before anything changes: it may be an image that is damaged
+            self._show(self.now.image.another(changes.get("other", self.now.other)))
         self._change(tuple(changes), **changes)
 
     def paint(
         self, points: Any, radius_px: float, strength: float = 0.3, tool: str = "nearer", stroke: Hashable = None
     ) -> None:
-        """Push the depth under the brush nearer or farther, or smear it. Calls with one `stroke` extend it."""
+        """Push the depth under the brush nearer or farther, or smear it. Calls with one `stroke` extend it, until it
+        has STROKE_POINTS: what follows is a stroke more, of the same step."""
         new = make_stroke({"tool": tool, "radius_px": radius_px, "strength": strength, "points": points})
         strokes = self.now.strokes
         if stroke is not None and self._step == ("paint", stroke) and strokes:
-            new = replace(strokes[-1], points=(strokes[-1].points + new.points)[-STROKE_POINTS:])
-            strokes = strokes[:-1]
+            longer = strokes[-1].points + new.points
+            if len(longer) <= STROKE_POINTS:
+                new, strokes = replace(strokes[-1], points=longer), strokes[:-1]
         self._change(None if stroke is None else ("paint", stroke), strokes=(*strokes, new))
 
     def click(self, x: float, y: float) -> None:
@@ -311,6 +322,8 @@ class ExplorerState:
     def note(self) -> str:
         """What should be known about the present choice, in words; empty when there is nothing to say."""
         kind, notes = self.detector.config.guidance, [self.shown.loaded.note]
+        if self.now.point is not None and not self._inside(*self.now.point):
+            notes.append("The point lies in the black margin: depth and attention are those of the nearest tissue.")
         touched = self.now.guidance in ("flat", "other") or self.now.relief != 1 or self.now.strokes
         if kind != "depth" and touched:
             notes.append(f"This model's attention is fed by {kind!r}, not by depth: a changed depth cannot change its "
@@ -320,6 +333,10 @@ class ExplorerState:
         elif self.now.guidance == "flat" and self.now.relief != 1:
             notes.append("A flat depth has no relief to scale; paint on it to give it some.")
         return " ".join(note for note in notes if note)
+
+    def _inside(self, px: float, py: float) -> bool:
+        x, y, width, height = self.shown.prepared.box
+        return x <= px <= x + width and y <= py <= y + height
 
     # --- saving ---------------------------------------------------------------------------------------
 
@@ -351,9 +368,10 @@ class ExplorerState:
         own = isinstance(self.now.image, UploadImage)
         needs = "from pathlib import Path; " if own else ""
         upload = f", upload=Path({self.now.image.name!r}).read_bytes()" if own else ""
+        weights = "" if self.weights == "reference" else f", weights={self.weights!r}"
         return (
             f"{needs}from lesionkit import Detector, explore; "
-            f"explore.Explorer(Detector.from_pretrained({self.weights!r}), state={self.to_json()!r}{upload})"
+            f"explore.Explorer(Detector.from_pretrained({self.weights!r}), state={self.to_json()!r}{upload}{weights})"
         )
 
 

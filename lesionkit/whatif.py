@@ -102,28 +102,33 @@ def paint(depth: Float[Tensor, "1 1 s s"], strokes: Sequence[Stroke], box: tuple
     """The strokes, in pixels of the original, put onto the depth of its crop `box`, one after the other."""
     size = depth.shape[-1]
     for stroke in strokes:
-        radius = stroke.radius_px * size / (box[2] * box[3]) ** 0.5
-        weight = stroke.strength * footprint(stroke.points, radius, box, size).to(depth.device)
+        weight = stroke.strength * footprint(stroke, box, size).to(depth.device)
         if stroke.tool == "smear":
+            radius = stroke.radius_px * size / (box[2] * box[3]) ** 0.5
             depth = torch.exp(torch.lerp(torch.log(depth), smooth(torch.log(depth), radius), weight.clamp(0, 1)))
         else:
             depth = depth * torch.exp(weight if stroke.tool == "farther" else -weight)
     return depth
 
 
-def footprint(points: Sequence[tuple[float, float]], radius: float, box: tuple, size: int) -> Float[Tensor, "1 1 s s"]:
-    """1 along the stroke's line, falling off like a bell; the same however densely the mouse was sampled."""
+def footprint(stroke: Stroke, box: tuple[int, int, int, int], size: int) -> Float[Tensor, "1 1 s s"]:
+    """1 along the stroke's line, falling off like a bell; the same however densely the mouse was sampled.
+
+    Drawn with the box's proportions and then squeezed into the networks' square: round in the image, as the brush is.
+    """
     x, y, width, height = box
+    scale = size / max(width, height)
+    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
     fixed = 16  # sub-pixel positions: cv2 takes integers with `shift` binary places, and 0 for a pixel's centre
-    to_map = [((px - x) * size / width - 0.5, (py - y) * size / height - 0.5) for px, py in points]
-    line = [(fixed * px, fixed * py) for px, py in to_map]
+    line = [(fixed * ((px - x) * scale - 0.5), fixed * ((py - y) * scale - 0.5)) for px, py in stroke.points]
     line = line if len(line) > 1 else line * 2  # cv2 draws nothing for a single point
-    away = np.full((size, size), 255, np.uint8)
+    away = np.full(shape, 255, np.uint8)
     cv2.polylines(away, [np.round(line).astype(np.int32)], False, 0, 1, cv2.LINE_8, shift=4)
     if away.all():  # wholly outside the crop
         return torch.zeros(1, 1, size, size)
     distance = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return torch.exp(-2 * (torch.from_numpy(distance) / max(radius, 0.5)) ** 2)[None, None]
+    bell = np.exp(-2 * (distance / max(stroke.radius_px * scale, 0.5)) ** 2)
+    return torch.from_numpy(cv2.resize(bell, (size, size), interpolation=cv2.INTER_LINEAR))[None, None]
 
 
 def smooth(maps: Float[Tensor, "1 1 s s"], sigma: float) -> Tensor:

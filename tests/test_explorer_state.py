@@ -1,6 +1,7 @@
 """The explorer's state without a browser: what follows from a choice, what is undone, saved, and refused."""
 
 import json
+import zlib
 from dataclasses import replace
 
 import cv2
@@ -12,7 +13,7 @@ from lesionkit import explorer_images, metrics, whatif
 from lesionkit.depth import DepthNet, depth_steepness
 from lesionkit.detector import Detector, DetectorConfig
 from lesionkit.explorer_images import SceneImage, StateError, declared_size, decode_upload
-from lesionkit.explorer_pictures import PANELS, blend, panels, table
+from lesionkit.explorer_pictures import PANELS, TABLES, blend, panels, table
 from lesionkit.explorer_state import Choice, ExplorerState
 from lesionkit.segmentation import DepthGuidedSegmenter
 from lesionkit.whatif import Stroke
@@ -159,10 +160,44 @@ def test_a_bump_has_its_strength_under_the_brush_and_nothing_elsewhere():
     assert float(away[0, 0, 40, 20]) == pytest.approx(30 * np.exp(0.5), rel=0.02)
 
 
+def test_the_brush_is_round_in_the_image_whatever_its_proportions():
+    box = (0, 0, 200, 100)  # squeezed to a square for the networks
+    weight = whatif.footprint(Stroke("nearer", 20.0, 1.0, ((100.5, 50.5),)), box, 64)[0, 0]
+    rows, columns = np.nonzero(weight.numpy() > 0.5)
+    wide, high = (np.ptp(columns) + 1) / 64 * 200, (np.ptp(rows) + 1) / 64 * 100
+    assert wide == pytest.approx(high, abs=4)  # a pixel of the networks is 3 of the image
+
+
+def test_a_very_long_stroke_keeps_its_beginning(state):
+    for part in range(3):
+        points = [(float(i % 200), 10.0 + part) for i in range(900)]
+        state.paint(points, 10, 0.3, "nearer", stroke="one")
+    assert sum(len(one.points) for one in state.now.strokes) == 2700
+    state.undo()
+    assert state.now.strokes == ()
+
+
+def test_two_reduced_files_of_one_name_are_two_images(state):
+    for seed in (1, 2):
+        pixels = np.random.default_rng(seed).integers(0, 256, (80, 80, 3), dtype=np.uint8)
+        state.load_upload(encoded(pixels), "big.png", reduced=True)
+        assert (state.shown.loaded.image == cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)).all()
+
+
+def test_a_point_in_the_black_margin_is_pointed_out(state):
+    picture = np.zeros((120, 200, 3), np.uint8)
+    picture[:, 60:140] = np.random.default_rng(0).integers(80, 200, (120, 80, 3), dtype=np.uint8)
+    state.load_upload(encoded(picture), "margin.png")
+    state.click(100, 60)
+    assert "margin" not in state.note()
+    state.click(10, 60)
+    assert "black margin" in state.note()
+
+
 def test_a_stroke_does_not_depend_on_how_often_the_mouse_was_asked():
     box = (0, 0, 64, 64)
-    few = whatif.footprint(((10.0, 10.0), (50.0, 30.0)), 5.0, box, 64)
-    many = whatif.footprint(tuple((10 + i, 10 + i / 2) for i in range(41)), 5.0, box, 64)
+    few = whatif.footprint(Stroke("nearer", 5.0, 1.0, ((10.0, 10.0), (50.0, 30.0))), box, 64)
+    many = whatif.footprint(Stroke("nearer", 5.0, 1.0, tuple((10 + i, 10 + i / 2) for i in range(41))), box, 64)
     assert float((few - many).abs().max()) < 0.25  # a pixel's rounding, on the flank of the bell
     assert float((few - many).abs().mean()) < 0.01
 
@@ -333,10 +368,13 @@ def test_a_large_upload_is_reduced_and_keeps_its_shape(state):
 
 def test_declared_sizes_are_read_before_anything_is_unpacked():
     assert declared_size(encoded(noise(50, 70, 3))) == (70, 50)
-    assert declared_size(encoded(noise(50, 70, 3), ".jpg")) == (70, 50)
+    for kind in (".jpg", ".webp", ".tiff", ".bmp"):
+        assert declared_size(encoded(noise(50, 70, 3), kind)) == (70, 50)
+    assert declared_size(b"text") == (0, 0)
     bomb = bytearray(encoded(noise(40, 40, 3)))
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2
-    with pytest.raises(StateError, match="60000×60000"):
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+    with pytest.raises(StateError, match=r"bomb\.png has more than 60 million pixels"):
         decode_upload(bytes(bomb), "bomb.png")
 
 
@@ -480,7 +518,7 @@ def test_panels_have_the_images_size_and_show_what_they_say(state):
 
 
 def test_colour_tables_rise_evenly_in_lightness():
-    for name in ("depth", "attention", "probability"):
+    for name in TABLES:
         lab = cv2.cvtColor(table(name)[None], cv2.COLOR_RGB2LAB)[0, :, 0].astype(float)
         steps = np.diff(lab[::16]) * (1 if lab[-1] > lab[0] else -1)
         assert steps.min() > 0

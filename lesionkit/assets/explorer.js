@@ -23,7 +23,7 @@ function make(tag, attributes = {}, ...children) {
 class Stack {
   constructor(model, el) {
     Object.assign(this, { model, el, tables: {}, now: {}, before: {}, frame: null, pointer: null, cursor: null });
-    Object.assign(this, { tool: "point", holding: false, waiting: new Map(), count: 0, stroke: null, update: {} });
+    Object.assign(this, { tool: "point", holding: false, waiting: new Map(), count: 0, strokes: [], update: {} });
     this.zoom = [...model.get("zoom")];
     this.build();
     this.listen();
@@ -48,7 +48,9 @@ class Stack {
     this.redo = button("Redo", "↷ redo", () => this.ask({ kind: "redo" }), "Ctrl+Y");
     this.hold = button("Hold to see before", "hold: before", () => {}, "B");
     this.hold.onpointerdown = () => this.show(true);
-    this.hold.onpointerup = this.hold.onpointerleave = () => this.show(false);
+    this.hold.onpointerup = this.hold.onpointerleave = this.hold.onblur = () => this.show(false);
+    this.hold.onkeydown = (event) => { if (event.key === " " || event.key === "Enter") this.show(true); };
+    this.hold.onkeyup = () => this.show(false);
     const bar = make("div", { class: "lk-bar", role: "toolbar", "aria-label": "Tools of the image stack" },
       make("span", { class: "lk-group", role: "group", "aria-label": "What the mouse does on the stage" },
         pick("point", "point"), ...Object.entries(BRUSHES).map(([tool, label]) => pick(tool, label))),
@@ -113,10 +115,12 @@ class Stack {
   listen() {
     const { model, root, stage } = this;
     this.onMessage = (message, buffers) => this.receive(message, buffers);
-    this.onTrait = () => { this.zoom = [...model.get("zoom")]; this.draw(); };
+    this.onTrait = () => this.draw();
+    this.onZoom = () => { this.zoom = [...model.get("zoom")]; this.draw(); };
     model.on("msg:custom", this.onMessage);
-    this.traits = ["under", "over", "opacity", "threshold", "brush_px", "zoom"].map((t) => `change:${t}`);
+    this.traits = ["under", "over", "opacity", "threshold", "brush_px"].map((t) => `change:${t}`);
     for (const trait of this.traits) model.on(trait, this.onTrait);
+    model.on("change:zoom", this.onZoom);
     this.onDead = () => this.silent();
     model.on("comm_live_update", this.onDead);
     this.follow(stage);
@@ -131,7 +135,16 @@ class Stack {
     whole.setAttribute("data-lm-suppress-shortcuts", "true"); // see key()
     this.onKey = (event) => this.key(event);
     this.onUse = () => this.watch();
+    whole.tabIndex = -1; // a click between the controls keeps the keys here
     for (const kind of ["keydown", "keyup"]) whole.addEventListener(kind, this.onKey);
+    this.onRelease = (event) => { if (event.key.toLowerCase() === "b") this.show(false); };
+    this.onCommand = (event) => { // Ctrl+S is JupyterLab's even here
+      const ours = !(event.ctrlKey || event.metaKey) || "zy".includes(event.key.toLowerCase());
+      whole.toggleAttribute("data-lm-suppress-shortcuts", ours);
+      if (ours) whole.setAttribute("data-lm-suppress-shortcuts", "true");
+    };
+    window.addEventListener("keyup", this.onRelease, true); // it may be released elsewhere
+    window.addEventListener("keydown", this.onCommand, true);
     for (const kind of ["pointerdown", "pointermove", "keydown"]) whole.addEventListener(kind, this.onUse);
     whole.addEventListener("dragover", (event) => event.preventDefault());
     whole.addEventListener("drop", (event) => { event.preventDefault(); this.take(event.dataTransfer.files); });
@@ -153,10 +166,13 @@ class Stack {
   close() {
     this.model.off("msg:custom", this.onMessage);
     for (const trait of this.traits) this.model.off(trait, this.onTrait);
+    this.model.off("change:zoom", this.onZoom);
     this.model.off("comm_live_update", this.onDead);
     this.resize.disconnect();
     this.observer?.disconnect();
     window.removeEventListener("blur", this.blur);
+    window.removeEventListener("keyup", this.onRelease, true);
+    window.removeEventListener("keydown", this.onCommand, true);
     for (const kind of ["keydown", "keyup"]) this.whole?.removeEventListener(kind, this.onKey);
     for (const kind of ["pointerdown", "pointermove", "keydown"]) this.whole?.removeEventListener(kind, this.onUse);
     for (const timer of this.waiting.values()) clearTimeout(timer);
@@ -178,8 +194,10 @@ class Stack {
   }
 
   silent() {
-    this.silence.textContent = "The kernel does not answer: it is busy with something else, or it has stopped. Blending, zoom, " +
-      "values, threshold and before/after still work here; for the rest restart the kernel and run the cell again.";
+    this.silence.textContent = this.frame
+      ? "The kernel does not answer: it is busy with something else, or it has stopped. Blending, zoom, values, threshold " +
+        "and before/after still work here; for the rest restart the kernel and run the cell again."
+      : "The first picture comes when the kernel has run the other cells. If it has stopped, restart it and run this cell again.";
     this.silence.hidden = false;
     this.setBusy(false);
   }
@@ -192,8 +210,9 @@ class Stack {
     for (const id of this.waiting.keys()) this.waiting.set(id, setTimeout(() => this.silent(), patience));
     if (answered && message.kind !== "busy") { clearTimeout(this.waiting.get(message.reply)); this.waiting.delete(message.reply); }
     if (message.kind === "hello") this.hello(message, buffers);
+    if (message.kind !== "pong") this.turn = (this.turn ?? 0) + 1;
     if (message.kind === "busy") this.setBusy(true);
-    if (message.kind === "update") this.take_update(message, buffers);
+    if (message.kind === "update") this.take_update(message, buffers, this.turn);
     if (message.kind === "error") this.fail(message.text);
     if (answered && message.reply === this.painting) { this.painting = null; this.sendStroke(); }
   }
@@ -221,8 +240,8 @@ class Stack {
     this.setBusy(false);
   }
 
-  async take_update(message, buffers) {
-    const turn = (this.turn = (this.turn ?? 0) + 1), before = this.landing;
+  async take_update(message, buffers, turn) {
+    const before = this.landing;
     let landed;
     this.landing = new Promise((resolve) => (landed = resolve)); // at once: the next update waits for this one
     try {
@@ -232,6 +251,8 @@ class Stack {
       }));
       await before; // pictures decode in parallel, but arrive in order
       this.land(message, buffers, pictures, turn === this.turn);
+    } catch (error) {
+      this.fail(`The picture could not be drawn: ${error.message}. Change something to draw it anew.`);
     } finally {
       landed();
     }
@@ -246,11 +267,10 @@ class Stack {
     this.redo.disabled = !message.can_redo;
     this.line.value = message.line;
     this.note.textContent = message.note;
-    this.fail("");
-    this.setBusy(false);
+    if (last) this.fail(""); // else more is under way: its sign, or its error, stays
     this.drawNumbers();
     this.drawPlots();
-    if (last) this.trail = this.stroke ? this.trail : null;
+    if (last && !this.strokes.length) this.trail = null;
     this.draw();
     this.root.dataset.updates = String(Number(this.root.dataset.updates ?? 0) + 1);
     this.root.dataset.runs = message.runs;
@@ -283,15 +303,15 @@ class Stack {
     const level = (this.model.get("threshold") - map.low) / (map.high - map.low) * 255;
     if (map.mask && map.level === level) return map.mask;
     const [, , width, height] = this.frame.box;
-    const grey = new ImageData(map.width, map.height);
-    map.bytes.forEach((v, i) => { grey.data.fill(v, 4 * i, 4 * i + 3); grey.data[4 * i + 3] = 255; });
+    const grey = new ImageData(map.width, map.height), words = new Uint32Array(grey.data.buffer);
+    map.bytes.forEach((v, i) => { words[i] = 0xff000000 | v * 0x010101; });
     const small = make("canvas", { width: map.width, height: map.height });
     small.getContext("2d").putImageData(grey, 0, 0);
     const canvas = make("canvas", { width, height });
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.drawImage(small, 0, 0, width, height);
-    const image = context.getImageData(0, 0, width, height);
-    for (let i = 0; i < image.data.length; i += 4) image.data.fill(image.data[i] > level ? 255 : 0, i, i + 3);
+    const image = context.getImageData(0, 0, width, height), pixels = new Uint32Array(image.data.buffer);
+    for (let i = 0; i < pixels.length; i++) pixels[i] = (pixels[i] & 0xff) > level ? 0xffffffff : 0xff000000;
     context.putImageData(image, 0, 0);
     map.level = level;
     map.mask = { name: "mask", bitmap: canvas, bytes: null };
@@ -474,7 +494,7 @@ class Stack {
     const place = this.place(canvas, event);
     this.pressed = { at: place, x: event.clientX, y: event.clientY, zoom: [...this.zoom], moved: false };
     if (canvas === this.stage && this.tool !== "point") {
-      this.stroke = { id: `${Date.now()}-${this.count}`, tool: this.tool, points: [place] };
+      this.strokes.push({ id: `${Date.now()}-${this.count}`, tool: this.tool, points: [place] });
       this.trail = [place];
       this.sendStroke();
       this.draw();
@@ -515,20 +535,25 @@ class Stack {
   }
 
   sendStroke() { // one request at a time: what is painted meanwhile goes with the next, so nothing queues up
-    const stroke = this.stroke ?? this.ended;
-    if (!stroke || this.painting || !stroke.points.length) return;
-    const points = stroke.points;
-    stroke.points = stroke === this.ended ? [] : points.slice(-1); // the line goes on from its last point
-    if (points.length === 1 && stroke.sent) { if (stroke === this.ended) this.ended = null; return; }
-    stroke.sent = true;
-    if (stroke === this.ended) this.ended = null;
-    this.painting = this.ask({ kind: "paint", stroke: stroke.id, tool: stroke.tool, points });
+    while (this.strokes.length && !this.painting) {
+      const stroke = this.strokes[0], { points } = stroke;
+      if (points.length > (stroke.sent ? 1 : 0)) {
+        stroke.points = points.slice(-1); // the line goes on from its last point
+        stroke.sent = true;
+        this.painting = this.ask({ kind: "paint", stroke: stroke.id, tool: stroke.tool, points });
+      } else if (stroke.ended) this.strokes.shift();
+      else return;
+    }
+  }
+
+  get stroke() { // the one under the mouse; those before it may still have points to send
+    const last = this.strokes.at(-1);
+    return last && !last.ended ? last : null;
   }
 
   endStroke() {
     if (!this.stroke) return;
-    this.ended = this.stroke;
-    this.stroke = null;
+    this.stroke.ended = true;
     this.sendStroke();
   }
 
@@ -548,7 +573,7 @@ class Stack {
   look([magnification, cx, cy]) {
     const m = Math.min(40, Math.max(1, magnification)), half = 0.5 / m;
     const keep = (c) => Math.min(1 - half, Math.max(half, c));
-    this.zoom = [m, keep(cx), keep(cy)];
+    this.zoom = [m, keep(cx), keep(cy)].map((v) => Math.round(1e4 * v) / 1e4); // as the kernel rounds it
     this.draw();
     clearTimeout(this.zoomTimer);
     this.zoomTimer = setTimeout(() => { this.model.set("zoom", this.zoom); this.model.save_changes(); }, 250);
@@ -562,7 +587,7 @@ class Stack {
   }
 
   key(event) {
-    const typing = event.target.closest("input:not([type=range]), textarea, select, [contenteditable=true]");
+    const typing = event.target.closest("input:not([type=range]), textarea:not([readonly]), [contenteditable=true]");
     const key = event.key.toLowerCase(), down = event.type === "keydown", command = event.ctrlKey || event.metaKey;
     // JupyterLab would make a cell on "b" and restart the kernel on "0" twice; its Ctrl+S should still save
     if (!command || key === "z" || key === "y") event.stopPropagation();
@@ -612,8 +637,10 @@ class Stack {
   }
 
   download(name, blob) {
-    const link = make("a", { href: URL.createObjectURL(blob), download: name });
+    const link = make("a", { href: URL.createObjectURL(blob), download: name, class: "lk-hidden" });
+    this.root.append(link); // VS Code hears clicks at the document
     link.click();
+    link.remove();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
 
@@ -637,7 +664,15 @@ class Stack {
     canvas.toBlob((blob) => this.download("explorer.png", blob));
   }
 
-  saveState() { this.download("explorer.json", new Blob([this.update.json ?? "{}"], { type: "application/json" })); }
+  saveState() { // how it is looked at may be newer here than what the kernel knows
+    const state = JSON.parse(this.update.json ?? "{}"), { view } = this.update;
+    const now = { zoom: this.zoom, ...Object.fromEntries(["under", "over", "opacity"].map((name) => [name, this.model.get(name)])) };
+    for (const [name, usual] of Object.entries(view ?? {})) {
+      delete state[name];
+      if (JSON.stringify(now[name]) !== JSON.stringify(usual)) state[name] = now[name];
+    }
+    this.download("explorer.json", new Blob([JSON.stringify(state, null, 1)], { type: "application/json" }));
+  }
 
   async copyLine() {
     this.line.select();
