@@ -247,11 +247,14 @@ class Explorer(widgets.HBox):
         self.error = ""
 
     def _new_maps(self) -> list[tuple[str, MapPicture]]:
+        """Maps to send and where they belong: "now", "before", or "both" while nothing was asked yet."""
         state, found = self.state, []
+        same = state.is_original
         if "original" not in self._sent:
             found += [("now", m) for m in explorer_pictures.image_maps(state)]
-            found += [("before", m) for m in explorer_pictures.outcome_maps(state, state.shown.original)]
-            self._sent["original"] = True
+            before = explorer_pictures.outcome_maps(state, state.shown.original)
+            found += [("both" if same else "before", m) for m in before]
+            self._sent |= {"original": True} | ({"what_if": state.what_if} if same else {})
         if self._sent.get("what_if") != state.what_if:
             found += [("now", m) for m in explorer_pictures.outcome_maps(state, state.outcome)]
             self._sent["what_if"] = state.what_if
@@ -264,9 +267,11 @@ class Explorer(widgets.HBox):
             self._sent["picture"] = True
         key = (state.what_if, state.now.threshold)
         if self._sent.get("detection") != key:
-            found.append(("now", "detection", explorer_pictures.jpeg(explorer_pictures.detection(state))))
-            before = explorer_pictures.detection(state, original=True)
-            found.append(("before", "detection", explorer_pictures.jpeg(before)))
+            drawn = explorer_pictures.jpeg(explorer_pictures.detection(state))
+            found.append(("both" if state.is_original else "now", "detection", drawn))
+            if not state.is_original:
+                before = explorer_pictures.detection(state, original=True)
+                found.append(("before", "detection", explorer_pictures.jpeg(before)))
             self._sent["detection"] = key
         return found
 

@@ -65,7 +65,7 @@ def test_the_greeting_brings_every_panel(screen):
     (hello, tables), _, (update, buffers) = screen.messages
     assert list(hello["panels"]) == list(PANELS)
     assert {len(one) for one in tables} == {768}
-    sent = [m["name"] for m in update["maps"] if m["side"] == "now"] + [j["name"] for j in update["jpegs"]]
+    sent = [m["name"] for m in (*update["maps"], *update["jpegs"]) if m["side"] != "before"]
     assert set(sent) | {"mask"} == set(PANELS)  # the browser makes the mask of the probability
     assert len(buffers) == len(update["maps"]) + len(update["jpegs"])
     for header, data in zip(update["maps"], buffers, strict=False):
@@ -75,7 +75,7 @@ def test_the_greeting_brings_every_panel(screen):
 def test_the_bytes_sent_are_the_pixels_of_the_still_picture(screen):
     screen.ask("ready")
     update, buffers = screen.messages[-1]
-    at = next(i for i, m in enumerate(update["maps"]) if (m["side"], m["name"]) == ("now", "attention_2"))
+    at = next(i for i, m in enumerate(update["maps"]) if m["name"] == "attention_2")
     header = update["maps"][at]
     bytes_ = np.frombuffer(buffers[at], np.uint8).reshape(header["height"], header["width"])
     x, y, width, height = screen.state.shown.prepared.box
@@ -94,6 +94,15 @@ def test_only_what_changed_is_sent_again(screen):
     point = screen.ask("point", x=100.0, y=90.0)
     assert point["maps"] == point["jpegs"] == []
     assert point["profile"]["point"] == [100.0, 90.0]
+
+
+def test_what_is_the_same_before_and_now_is_sent_once(screen):
+    sides = {m["name"]: m["side"] for m in screen.ask("ready")["maps"]}
+    assert sides["probability"] == sides["depth_used"] == "both"
+    assert sides["depth_target"] == "now"
+    screen.set("guidance", "flat")
+    assert {m["side"] for m in screen.messages[-1][0]["maps"]} == {"now"}
+    assert [j["side"] for j in screen.messages[-1][0]["jpegs"]] == ["now", "before"]
 
 
 def test_the_answer_names_the_question(screen):
@@ -239,7 +248,7 @@ def test_messages_from_two_threads_take_turns(screen, monkeypatch):
     first.join()
     updates = [message for message, _ in screen.messages if message["kind"] == "update"]
     assert ["frame" in message for message in updates] == [True, False]
-    assert [len(message["maps"]) for message in updates] == [20, 0]
+    assert [len(message["maps"]) for message in updates] == [12, 0]
 
 
 def test_a_slider_is_not_corrected_under_the_mouse(screen):
@@ -305,6 +314,7 @@ def test_after_an_error_the_next_picture_is_sent_whole(screen, monkeypatch):
         assert screen.set("guidance", "flat")["kind"] == "error"
     answer = screen.ask("point", x=10.0, y=10.0)
     assert "frame" in answer
+    assert {m["side"] for m in answer["maps"]} == {"now", "before"}
     assert len(answer["maps"]) == 20
 
 

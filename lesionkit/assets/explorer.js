@@ -260,8 +260,9 @@ class Stack {
 
   land(message, buffers, pictures, last) {
     if (message.frame) Object.assign(this, { frame: message.frame, now: {}, before: {} });
-    message.maps.forEach((map, i) => { this[map.side][map.name] = this.paintMap(map, buffers[i]); });
-    for (const [jpeg, bitmap] of pictures) this[jpeg.side][jpeg.name] = { bitmap, jpeg: true };
+    const keep = ({ side, name }, picture) => { for (const one of side === "both" ? ["now", "before"] : [side]) this[one][name] = picture; };
+    message.maps.forEach((map, i) => keep(map, this.paintMap(map, buffers[i])));
+    for (const [jpeg, bitmap] of pictures) keep(jpeg, { bitmap, jpeg: true });
     this.update = { ...this.update, ...message };
     this.undo.disabled = !message.can_undo;
     this.redo.disabled = !message.can_redo;
