@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pandas as pd
+import report
 import torch
 
 from lesionkit import depth_datasets, metrics
@@ -63,11 +64,7 @@ def measure(name: str, estimators: dict[str, Estimator]) -> pd.DataFrame:
 
 
 def summary(frames: pd.DataFrame) -> dict[str, float]:
-    line: dict[str, float] = {"frames": len(frames)}
-    for column in (c for c in COLUMNS if c in frames):
-        one = metrics.bootstrap_mean(frames[column])
-        line |= {column: one.mean, f"{column}_low": one.low, f"{column}_high": one.high}
-    return line
+    return {"frames": len(frames)} | report.means(frames, [column for column in COLUMNS if column in frames])
 
 
 @click.command()

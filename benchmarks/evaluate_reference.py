@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pandas as pd
+import report
 
 from lesionkit import datasets, fusion, metrics
 from lesionkit.detector import Detector
@@ -44,12 +45,10 @@ def lesion_free_images() -> dict[str, list[np.ndarray]]:
 
 
 def row(images: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, object]:
-    line = {"images": len(images)}
-    for column in ("dice", "iou", "sensitivity", "precision", "boundary_f1"):
-        one = metrics.bootstrap_mean(images[column])
-        line |= {column: one.mean, f"{column}_low": one.low, f"{column}_high": one.high}
+    columns = ("dice", "iou", "sensitivity", "precision", "boundary_f1")
     found = metrics.bootstrap_mean(lesions["detected"].astype(float))
-    return line | {"lesions": len(lesions), "lesion_sensitivity": found.mean}
+    counts = {"lesions": len(lesions), "lesion_sensitivity": found.mean}
+    return {"images": len(images)} | report.means(images, columns) | counts
 
 
 @click.command()

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pandas as pd
 import torch
 
-from lesionkit import runs
+from lesionkit import metrics, runs
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -52,6 +53,15 @@ def synchronize(device: torch.device) -> None:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, smallest and largest: with a handful of repeats these say more than a deviation."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "repeats": len(values)}
+
+
+def means(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, float]:
+    """Mean, and 95 % bootstrap interval as NAME_low and NAME_high, of each column: one row of a table."""
+    line = {}
+    for column in columns:
+        one = metrics.bootstrap_mean(frame[column])
+        line |= {column: one.mean, f"{column}_low": one.low, f"{column}_high": one.high}
+    return line
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:

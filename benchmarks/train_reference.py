@@ -75,10 +75,8 @@ def training_frames(size_px: int, seed: int) -> tuple[Frames, Frames, Frames]:
     configs = (SceneConfig.standard(), SceneConfig.hard())
     bare = [replace(config, lesion_free=1.0) for config in configs]
     # more of the hard ones: look-alikes of lesions are what has to be told apart
-    counted = [*zip((48, 96), configs, strict=True), *zip((24, 96), bare, strict=True)]
-    scenes = [
-        rendered_frames("train", n, size_px, seed + 10 + i // 2, c, kept=True) for i, (n, c) in enumerate(counted)
-    ]
+    mixture = ((48, 10, configs[0]), (96, 10, configs[1]), (24, 11, bare[0]), (96, 11, bare[1]))
+    scenes = [rendered_frames("train", n, size_px, seed + shift, config, kept=True) for n, shift, config in mixture]
     held_out = [rendered_frames("validation", 50, size_px, seed, config, kept=True) for config in bare]
     crops = lesion_free_crops(validation, count=100, seed=seed)
     return join([train, free, *scenes]), validation, join([crops, *held_out])

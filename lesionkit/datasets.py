@@ -35,16 +35,27 @@ FOLDER = "folder:"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is known of one public data set."""
+class Source:
+    """What is known of any public data set, with masks or with depth."""
 
     title: str
     images: int
     terms: str  # as the authors state them
     homepage: str
-    url: str | None  # the authors' archive; None: nothing that can be downloaded and unpacked unattended
     obtain: str  # how the authors hand it out
     citation: str
+
+    def row(self, name: str, where: Path, present: bool) -> dict:
+        """The data set in a list of what there is."""
+        return {"name": name, "title": self.title, "images": self.images, "present": present, "where": str(where),
+                "terms": self.terms}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry(Source):
+    """One with lesion masks."""
+
+    url: str | None  # the authors' archive; None: nothing that can be downloaded and unpacked unattended
     splits: tuple[str, ...]  # the first is the default
     size_wh: tuple[int, int] | None = None  # None: sizes vary
 
@@ -132,6 +143,11 @@ def folder_of(name: str, root: Path | None = None) -> Path:
         raise UnknownDataset("scenes are rendered and have no files: name a real data set or folder:PATH")
     if name.startswith(FOLDER):
         return Path(name.removeprefix(FOLDER)).expanduser().absolute()
+    return place_of(name, root)
+
+
+def place_of(name: str, root: Path | None = None) -> Path:
+    """root/name, whatever the data set; `root` None means `data_root()`."""
     return Path(root or data_root()).expanduser().absolute() / name
 
 
@@ -141,8 +157,7 @@ def status(root: Path | None = None) -> list[dict]:
     for name, entry in REGISTRY.items():
         where = folder_of(name, root)
         present = all((where / part).is_dir() for part in ("images", "masks"))
-        rows.append({"name": name, "title": entry.title, "images": entry.images, "present": present,
-                     "where": str(where), "terms": entry.terms, "splits": entry.splits})  # fmt: skip
+        rows.append(entry.row(name, where, present) | {"splits": entry.splits})
     return rows
 
 

@@ -45,15 +45,9 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class DepthEntry:
-    """What is known of one data set with depth."""
+class DepthEntry(datasets.Source):
+    """One with depth."""
 
-    title: str
-    images: int
-    terms: str  # as the authors state them
-    homepage: str
-    obtain: str  # how the authors hand it out
-    citation: str
     size_wh: tuple[int, int]
     image: str  # pattern of the file name, perhaps with its folder; its group is the frame
     depth: str
@@ -116,17 +110,13 @@ def entry_of(name: str) -> DepthEntry:
 def folder_of(name: str, root: Path | None = None) -> Path:
     """The folder that holds, or would hold, a data set: root/name; `root` None means `datasets.data_root()`."""
     entry_of(name)
-    return Path(root or datasets.data_root()).expanduser().absolute() / name
+    return datasets.place_of(name, root)
 
 
 def status(root: Path | None = None) -> list[dict]:
     """One row per data set with depth: name, title, images, present, where, terms."""
-    rows = []
-    for name, entry in REGISTRY.items():
-        where = folder_of(name, root)
-        rows.append({"name": name, "title": entry.title, "images": entry.images, "present": where.is_dir(),
-                     "where": str(where), "terms": entry.terms})  # fmt: skip
-    return rows
+    places = {name: folder_of(name, root) for name in REGISTRY}
+    return [REGISTRY[name].row(name, where, where.is_dir()) for name, where in places.items()]
 
 
 # --- opening ----------------------------------------------------------------------------------------------

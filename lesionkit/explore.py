@@ -221,7 +221,8 @@ class Explorer(widgets.HBox):
 
     def _greet(self, reply: str | None) -> None:
         tables = [explorer_pictures.table(name).tobytes() for name in TABLES]
-        self.stack.send({"kind": "hello", "panels": PANELS, "tables": list(TABLES)}, tables)
+        view = {name: getattr(Choice(), name) for name in VIEW}  # what a saved state leaves out
+        self.stack.send({"kind": "hello", "panels": PANELS, "tables": list(TABLES), "view": view}, tables)
         self.stack.send({"kind": "busy"})
         error, self._sent = self.error, {}
         self._show(reply)
@@ -240,8 +241,7 @@ class Explorer(widgets.HBox):
         message["jpegs"] = [{"side": side, "name": name} for side, name, _ in jpegs]
         message |= {
             "numbers": _number_rows(state), "profile": _profile(state), "note": state.note(), "json": state.to_json(1),
-            "view": {name: getattr(Choice(), name) for name in VIEW}, "line": state.python_line(),
-            "can_undo": state.can_undo, "can_redo": state.can_redo, "runs": state.runs,
+            "line": state.python_line(), "can_undo": state.can_undo, "can_redo": state.can_redo, "runs": state.runs,
         }  # fmt: skip
         self.stack.send(message, [m.bytes.tobytes() for _, m in maps] + [data for *_, data in jpegs])
         self.error = ""

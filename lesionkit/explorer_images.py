@@ -4,7 +4,6 @@ Each kind is a small frozen description, which is what a saved state holds; its 
 """
 
 import hashlib
-import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -258,7 +257,7 @@ def declared_size(data: bytes) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images; that is what we are asking about
-            return Image.open(io.BytesIO(data)).size
+            return reading.header_size(data)
     except Image.DecompressionBombError:
         return MAX_PIXELS, MAX_PIXELS
     except Exception:  # no image, or one of a format that Pillow does not know: the decoder will say so

@@ -127,8 +127,6 @@ class ExplorerState:
             changes["relief"] = number("relief", relief, *RELIEF)
         if other is not None:
             changes["other"] = int(number("other", other, 1, 999))
-        if (guidance or self.now.guidance) == "other":  # before anything changes: it may be an image that is damaged
-            self._show(self.now.image.another(changes.get("other", self.now.other)))
         self._change(tuple(changes), **changes)
 
     def paint(
@@ -167,6 +165,8 @@ class ExplorerState:
         now = replace(self.now, **changes)
         if now == self.now:
             return
+        if now.guidance == "other":  # before anything changes: it may be an image that cannot be read
+            self._donor(now)
         if step is None or step != self._step:
             self._past = [*self._past[-HISTORY:], self.now]
         self._future, self._step, self.now = [], step, now
@@ -250,8 +250,12 @@ class ExplorerState:
         if now.guidance == "flat":
             depth = whatif.flatten(depth)
         elif now.guidance == "other":
-            depth = self._show(now.image.another(now.other)).prepared.depths.target
+            depth = self._donor(now).prepared.depths.target
         return whatif.paint(whatif.exaggerate(depth, now.relief), now.strokes, prepared.box)
+
+    def _donor(self, choice: Choice) -> Shown:
+        """The other image, whose depth guides."""
+        return self._show(choice.image.another(choice.other))
 
     def probability(self, original: bool = False) -> np.ndarray:
         """h×w of the image shown, float32."""
@@ -322,7 +326,7 @@ class ExplorerState:
     def note(self) -> str:
         """What should be known about the present choice, in words; empty when there is nothing to say."""
         kind, notes = self.detector.config.guidance, [self.shown.loaded.note]
-        if self.now.point is not None and not self._inside(*self.now.point):
+        if self.now.point is not None and not _in_box(*self.now.point, self.shown.prepared.box):
             notes.append("The point lies in the black margin: depth and attention are those of the nearest tissue.")
         touched = self.now.guidance in ("flat", "other") or self.now.relief != 1 or self.now.strokes
         if kind != "depth" and touched:
@@ -333,10 +337,6 @@ class ExplorerState:
         elif self.now.guidance == "flat" and self.now.relief != 1:
             notes.append("A flat depth has no relief to scale; paint on it to give it some.")
         return " ".join(note for note in notes if note)
-
-    def _inside(self, px: float, py: float) -> bool:
-        x, y, width, height = self.shown.prepared.box
-        return x <= px <= x + width and y <= py <= y + height
 
     # --- saving ---------------------------------------------------------------------------------------
 
@@ -389,13 +389,19 @@ def _cached(store: OrderedDict, key: Hashable, keep: int, compute: Callable[[], 
 
 def _line(point: tuple[float, float], angle: float, box: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances from the point along the line, and its x and y, inside the box; the point itself is always there."""
-    x, y, width, height = box
+    width, height = box[2:]
     dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     reach = np.linspace(-1, 1, 2 * PROFILE_SAMPLES - 1) * math.hypot(width, height)
     xs, ys = point[0] + reach * dx, point[1] + reach * dy
-    inside = (xs >= x) & (xs <= x + width) & (ys >= y) & (ys <= y + height)
+    inside = _in_box(xs, ys, box)
     inside[PROFILE_SAMPLES - 1] = True
     return reach[inside], xs[inside], ys[inside]
+
+
+def _in_box(xs: Any, ys: Any, box: tuple) -> Any:
+    """Whether places of the original, numbers or arrays, lie in the crop."""
+    x, y, width, height = box
+    return (xs >= x) & (xs <= x + width) & (ys >= y) & (ys <= y + height)
 
 
 def _sample(maps: torch.Tensor, xs: np.ndarray, ys: np.ndarray, box: tuple, order: int = 1) -> list[float]:

@@ -67,11 +67,16 @@ def read_mask(path: Path, size_hw: tuple[int, int] | None = None) -> np.ndarray:
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height as `read_image` would give them, without decoding."""
     try:
-        with Image.open(io.BytesIO(whole_bytes(path))) as picture:
-            turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn
-            return picture.size[::-1] if turned else picture.size
+        return header_size(whole_bytes(path))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError):
         raise InvalidData(f"{path} is not an image, or it is damaged: replace it") from None
+
+
+def header_size(data: bytes) -> tuple[int, int]:
+    """Width and height, upright, that an image file's header declares. Raises what Pillow raises."""
+    with Image.open(io.BytesIO(data)) as picture:
+        turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn
+        return picture.size[::-1] if turned else picture.size
 
 
 def wrong_size(path: Path, have_hw: tuple[int, int], want_hw: tuple[int, int]) -> InvalidData:

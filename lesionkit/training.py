@@ -4,6 +4,7 @@ Letters: n samples, b a batch of them. What is fitted, and to what, comes in as 
 and a batch that returns a scalar loss. The loop knows nothing of depth or lesions.
 """
 
+import io
 import math
 from collections.abc import Callable
 from copy import deepcopy
@@ -24,6 +25,7 @@ from lesionkit.depth import DepthMaps, DepthNet
 from lesionkit.frames import Frames
 from lesionkit.preprocess import Augment, AugmentConfig
 from lesionkit.segmentation import DepthGuidedSegmenter, draw_donors
+from lesionkit.writing import write_bytes
 
 Batch = dict[str, Tensor]
 Objective = Callable[[nn.Module, Batch], Tensor]
@@ -200,11 +202,9 @@ def _follow(average: nn.Module, model: nn.Module, decay: float, steps: int) -> N
 def _save_checkpoint(path: Path | None, state: dict, config: TrainConfig, history: list[float]) -> None:
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    content = {name: part.state_dict() for name, part in state.items()}
-    torch.save({**content, "config": asdict(config), "history": history}, partial)
-    partial.replace(path)  # a kill while writing leaves the previous epoch's file
+    content, buffer = {name: part.state_dict() for name, part in state.items()}, io.BytesIO()
+    torch.save({**content, "config": asdict(config), "history": history}, buffer)
+    write_bytes(path, buffer.getvalue())  # a kill while writing leaves the previous epoch's file
 
 
 def _load_checkpoint(path: Path | None, state: dict, config: TrainConfig) -> list[float]:

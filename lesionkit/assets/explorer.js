@@ -132,19 +132,17 @@ class Stack {
 
   adopt(whole) {
     this.whole = whole;
-    whole.setAttribute("data-lm-suppress-shortcuts", "true"); // see key()
     this.onKey = (event) => this.key(event);
     this.onUse = () => this.watch();
     whole.tabIndex = -1; // a click between the controls keeps the keys here
     for (const kind of ["keydown", "keyup"]) whole.addEventListener(kind, this.onKey);
     this.onRelease = (event) => { if (event.key.toLowerCase() === "b") this.show(false); };
-    this.onCommand = (event) => { // Ctrl+S is JupyterLab's even here
-      const ours = !(event.ctrlKey || event.metaKey) || "zy".includes(event.key.toLowerCase());
-      whole.toggleAttribute("data-lm-suppress-shortcuts", ours);
-      if (ours) whole.setAttribute("data-lm-suppress-shortcuts", "true");
+    this.onAnyKey = (event) => { // JupyterLab looks for this attribute; first of all, its Ctrl+S should still save
+      if (this.isOurs(event)) whole.setAttribute("data-lm-suppress-shortcuts", "true");
+      else whole.removeAttribute("data-lm-suppress-shortcuts");
     };
     window.addEventListener("keyup", this.onRelease, true); // it may be released elsewhere
-    window.addEventListener("keydown", this.onCommand, true);
+    window.addEventListener("keydown", this.onAnyKey, true);
     for (const kind of ["pointerdown", "pointermove", "keydown"]) whole.addEventListener(kind, this.onUse);
     whole.addEventListener("dragover", (event) => event.preventDefault());
     whole.addEventListener("drop", (event) => { event.preventDefault(); this.take(event.dataTransfer.files); });
@@ -172,7 +170,7 @@ class Stack {
     this.observer?.disconnect();
     window.removeEventListener("blur", this.blur);
     window.removeEventListener("keyup", this.onRelease, true);
-    window.removeEventListener("keydown", this.onCommand, true);
+    window.removeEventListener("keydown", this.onAnyKey, true);
     for (const kind of ["keydown", "keyup"]) this.whole?.removeEventListener(kind, this.onKey);
     for (const kind of ["pointerdown", "pointermove", "keydown"]) this.whole?.removeEventListener(kind, this.onUse);
     for (const timer of this.waiting.values()) clearTimeout(timer);
@@ -219,6 +217,7 @@ class Stack {
 
   hello(message, buffers) {
     for (const [i, name] of message.tables.entries()) this.tables[name] = new Uint8Array(buffers[i].buffer, buffers[i].byteOffset, 768);
+    this.usual = message.view;
     this.buildPanels(message.panels);
   }
 
@@ -587,11 +586,14 @@ class Stack {
     this.look([wanted, fx + (cx - fx) * m / wanted, fy + (cy - fy) * m / wanted]);
   }
 
+  isOurs(event) { // JupyterLab would make a cell on "b" and restart the kernel on "0" twice
+    return !(event.ctrlKey || event.metaKey) || ["z", "y"].includes(event.key.toLowerCase());
+  }
+
   key(event) {
     const typing = event.target.closest("input:not([type=range]), textarea:not([readonly]), [contenteditable=true]");
     const key = event.key.toLowerCase(), down = event.type === "keydown", command = event.ctrlKey || event.metaKey;
-    // JupyterLab would make a cell on "b" and restart the kernel on "0" twice; its Ctrl+S should still save
-    if (!command || key === "z" || key === "y") event.stopPropagation();
+    if (this.isOurs(event)) event.stopPropagation();
     if (typing) return;
     if (key === "b" && !command) { this.show(down); event.preventDefault(); return; }
     if (!down) return;
@@ -666,9 +668,9 @@ class Stack {
   }
 
   saveState() { // how it is looked at may be newer here than what the kernel knows
-    const state = JSON.parse(this.update.json ?? "{}"), { view } = this.update;
+    const state = JSON.parse(this.update.json ?? "{}");
     const now = { zoom: this.zoom, ...Object.fromEntries(["under", "over", "opacity"].map((name) => [name, this.model.get(name)])) };
-    for (const [name, usual] of Object.entries(view ?? {})) {
+    for (const [name, usual] of Object.entries(this.usual ?? {})) {
       delete state[name];
       if (JSON.stringify(now[name]) !== JSON.stringify(usual)) state[name] = now[name];
     }
