@@ -68,11 +68,11 @@ class Clock:
 
 def one_by_one(detector: Detector, paths: list[Path], out: Path) -> dict[str, float]:
     """Seconds of each phase over all images; what none of the inner clocks counts is the last phase."""
-    clock = Clock(detector.device)
+    clock, (depth_net, segmenter) = Clock(detector.device), detector.running
     inner = (
         mock.patch.object(detector_module, "preprocess", clock.timed("preprocess", detector_module.preprocess)),
-        mock.patch.object(detector.depth_net, "forward", clock.timed("depth", detector.depth_net.forward)),
-        mock.patch.object(detector.segmenter, "forward", clock.timed("segmentation", detector.segmenter.forward)),
+        mock.patch.object(depth_net, "forward", clock.timed("depth", depth_net.forward)),
+        mock.patch.object(segmenter, "forward", clock.timed("segmentation", segmenter.forward)),
     )
     with inner[0], inner[1], inner[2], clock.phase("all"):
         for path in paths:
@@ -121,7 +121,7 @@ def measure(detector: Detector, count: int, repeats: int) -> dict[str, Any]:
 def main(count: int, repeats: int, weights: str, size_px: int, device: str) -> None:
     """Measure detection; see the head of this file."""
     facts = report.machine(resolve(device))
-    detector = Detector.from_pretrained(weights, device=device)
+    detector = Detector.from_pretrained(weights, device=device).freeze()
     detector.config = replace(detector.config, size_px=size_px or detector.config.size_px)
     results = measure(detector, count, repeats)
     size = detector.config.size_px

@@ -55,7 +55,7 @@ def row(images: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, object]:
 @click.option("--weights", default="reference")
 @click.option("--device", default="auto")
 def main(weights: str, device: str) -> None:
-    detector = Detector.from_pretrained(weights, device)
+    detector = Detector.from_pretrained(weights, device).freeze()
     rows, sizes = {}, {}
     for name, label in SETS.items():
         masks, truths, names = real_masks(detector, name)

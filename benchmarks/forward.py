@@ -45,7 +45,7 @@ def turns(ours: Callable, theirs: Callable, image: torch.Tensor, repeats: int) -
 def main(sizes: str, batches: str, repeats: int, weights: str, device: str) -> None:
     """Measure the forward pass; see the head of this file."""
     facts = report.machine(resolve(device))
-    detector = Detector.from_pretrained(weights, device)
+    detector = Detector.from_pretrained(weights, device).freeze()
     theirs, results, rows = rival(detector.device), {}, []
     for size_px in map(int, sizes.split(",")):
         for batch in map(int, batches.split(",")):

@@ -20,7 +20,15 @@ from lesionkit import datasets, fusion, losses, metrics
 from lesionkit.depth import DepthNet
 from lesionkit.detector import Detector, DetectorConfig, load_depth, save_depth
 from lesionkit.devices import resolve, seed_everything
-from lesionkit.frames import Frames, depth_frames, join, lesion_free_crops, real_frames, rendered_frames
+from lesionkit.frames import (
+    Frames,
+    depth_frames,
+    join,
+    lesion_free_crops,
+    lesion_free_mirrors,
+    real_frames,
+    rendered_frames,
+)
 from lesionkit.preprocess import AugmentConfig
 from lesionkit.scenes import SceneConfig
 from lesionkit.segmentation import DepthGuidedSegmenter
@@ -31,7 +39,12 @@ SETS = ("kvasir-seg", "cvc-clinicdb")
 
 # (size_px, scenes, epochs, peak learning rate): many small scenes for variety, then others at the size that is shipped
 DEPTH_STAGES = ((128, 6000, 10, 2e-3), (256, 2000, 5, 1e-3), (256, 3400, 4, 8e-4))
-VARIATION = AugmentConfig(scale=(0.7, 1.5))  # wider than for short trainings: lesions of every size
+# (edges that a batch is resized to, epochs, peak learning rate): the second, slower and with larger images, goes on
+SEGMENTER_STAGES = (((224, 256, 320), 13, 1e-3), ((256, 320), 22, 6e-4))
+# wider than for short trainings: lesions of every size, colours of other hospitals
+VARIATION = AugmentConfig(
+    scale=(0.55, 1.6), brightness=0.25, contrast=0.25, saturation=0.35, hue=0.04, blur=0.25, padding="reflection"
+)  # fmt: skip
 STANDARD = 0.25  # share of the scenes of the lessons among those of `hard`
 
 
@@ -71,15 +84,39 @@ def training_frames(size_px: int, seed: int) -> tuple[Frames, Frames, Frames]:
     """For training; for validation; and lesion-free ones for validation, since every real image shows a lesion."""
     parts = {part: [s for n in SETS for s in datasets.open_dataset(n).part(part)] for part in ("train", "validation")}
     train, validation = (real_frames(parts[part], size_px) for part in ("train", "validation"))
-    free = lesion_free_crops(train, count=len(train) // 5, seed=seed)
     configs = (SceneConfig.standard(), SceneConfig.hard())
     bare = [replace(config, lesion_free=1.0) for config in configs]
     # more of the hard ones: look-alikes of lesions are what has to be told apart
-    mixture = ((48, 10, configs[0]), (96, 10, configs[1]), (24, 11, bare[0]), (96, 11, bare[1]))
+    mixture = ((32, 10, configs[0]), (64, 10, configs[1]), (60, 11, bare[0]), (160, 11, bare[1]))
     scenes = [rendered_frames("train", n, size_px, seed + shift, config, kept=True) for n, shift, config in mixture]
     held_out = [rendered_frames("validation", 50, size_px, seed, config, kept=True) for config in bare]
-    crops = lesion_free_crops(validation, count=100, seed=seed)
-    return join([train, free, *scenes]), validation, join([crops, *held_out])
+    whole = join([train, *lesion_free(train, 160, 300, seed), *scenes])
+    return whole, validation, join([*lesion_free(validation, 100, 100, seed), *held_out])
+
+
+def lesion_free(frames: Frames, crops: int, mirrors: int, seed: int) -> tuple[Frames, Frames]:
+    """All that images with lesions offer of normal tissue, close up and at the scale of a whole frame."""
+    return lesion_free_crops(frames, crops, seed), lesion_free_mirrors(frames, mirrors, seed)
+
+
+def segmenter_stages(out: Path, detector: Detector, train: Frames, precision: str, seed: int) -> None:
+    """Trains `detector.segmenter` in place; each finished stage is kept in `out`."""
+    depth = estimate_depth(detector.depth_net, train.image, detector.device)
+    loss = losses.weighted("dice", "bce", 0.5)
+    for number, (edges, epochs, rate) in enumerate(SEGMENTER_STAGES, start=1):
+        finished = out / f"segmenter-{number}.safetensors"
+        if finished.exists():
+            kept = Detector.from_pretrained(finished, detector.device).segmenter
+            detector.segmenter.load_state_dict(kept.state_dict())
+            continue
+        config = TrainConfig(
+            epochs, 16, rate, average=0.995, sizes_px=edges, precision=precision, seed=seed + number - 1
+        )
+        guidance, how = detector.config.guidance, {"log": log, "checkpoint": finished.with_suffix(".pt")}
+        train_segmenter(
+            train, depth, loss, config, detector.device, guidance, detector.segmenter, variation=VARIATION, **how
+        )
+        detector.save(finished)
 
 
 def measure(detector: Detector, samples: list, free: Frames) -> tuple[list, list]:
@@ -96,14 +133,9 @@ def log(line: str) -> None:
 @click.command()
 @click.option("--out", type=Path, required=True)
 @click.option("--device", default="auto")
-@click.option("--size-px", default=320, help="edge at which the frames are kept")
-@click.option("--sizes", default="224,256,320", help="edges that a batch is resized to, one drawn for each")
-@click.option("--detect-px", default=320, help="edge at which the detector will run")
+@click.option("--size-px", default=320, help="edge at which the frames are kept and the detector will run")
 @click.option("--encoder", default="efficientnet-lite2")
-@click.option("--epochs", default=13)
-@click.option("--rate", default=1e-3, help="peak learning rate of the segmenter")
 @click.option("--precision", default="auto", help="of the segmenter's training")
-@click.option("--start", default="", help="a weight file whose segmenter is trained further")
 @click.option("--alarm-limit", default=1.0, help="share of lesion-free validation frames that may be marked")
 @click.option("--seed", default=0)
 @click.option("--guidance", default="depth")
@@ -111,30 +143,23 @@ def log(line: str) -> None:
 @click.option("--depth-scale", default=1.0, help="below 1 shortens the depth training, for a trial")
 @click.option("--only-depth", is_flag=True, help="stop after the depth network")
 def main(
-    out: Path, device: str, size_px: int, sizes: str, detect_px: int, encoder: str, epochs: int, rate: float,
-    precision: str, start: str, alarm_limit: float, seed: int, guidance: str, depth_precision: str, depth_scale: float,
-    only_depth: bool,
+    out: Path, device: str, size_px: int, encoder: str, precision: str, alarm_limit: float, seed: int, guidance: str,
+    depth_precision: str, depth_scale: float, only_depth: bool,
 ) -> None:
     device = resolve(device)
     seed_everything(seed)
     torch.use_deterministic_algorithms(False)  # speed; the seeds still fix data and order
     net = depth_stage(out, device, seed, depth_precision, depth_scale)
-    log(f"depth on held-out scenes: {depth_report(net, device, detect_px, seed)}")
+    log(f"depth on held-out scenes: {depth_report(net, device, size_px, seed)}")
     if only_depth:
         return
     train, validation, free = training_frames(size_px, seed)
     log(f"{len(train)} training frames; {len(validation)} and {len(free)} lesion-free ones for validation")
-    edges = tuple(int(size) for size in sizes.split(","))
-    config = TrainConfig(
-        epochs, 16, learning_rate=rate, average=0.995, sizes_px=edges, precision=precision, seed=seed
-    )  # fmt: skip
-    depth, loss = estimate_depth(net, train.image, device), losses.weighted("dice", "bce", 0.5)
-    how = {"log": log, "checkpoint": out / "segmenter.pt"}
     torch.manual_seed(seed)
-    begin = Detector.from_pretrained(start, device).segmenter if start else DepthGuidedSegmenter(guidance, encoder)
-    segmenter, _ = train_segmenter(train, depth, loss, config, device, guidance, begin, variation=VARIATION, **how)
     words = "Kvasir-SEG and CVC-ClinicDB (PraNet training parts), rendered scenes"
-    detector = Detector(net, segmenter, DetectorConfig(detect_px, guidance, encoder, trained_on=words), device)
+    config = DetectorConfig(size_px, guidance, encoder, trained_on=words)
+    detector = Detector(net, DepthGuidedSegmenter(guidance, encoder), config, device)
+    segmenter_stages(out, detector, train, precision, seed)
     held_out = [s for n in SETS for s in datasets.open_dataset(n).part("validation")]
     detector.threshold = metrics.best_threshold(*measure(detector, held_out, free), alarm_limit=alarm_limit)
     log(f"threshold {detector.threshold} from {len(held_out)} validation images and {len(free)} lesion-free frames")

@@ -141,7 +141,7 @@ def _detector(weights: str, threshold: float | None, device: str) -> Any:
 
     with _exit_with(2, devices.DeviceError, WeightsError):
         devices.resolve(device)
-        detector = Detector.from_pretrained(weights, device=device)
+        detector = Detector.from_pretrained(weights, device=device).freeze()
     if threshold is not None:
         detector.threshold = threshold
     return detector

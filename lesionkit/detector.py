@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lesionkit import fusion
 from lesionkit.depth import DepthNet
 from lesionkit.devices import resolve
-from lesionkit.encoders import is_known
+from lesionkit.encoders import folded, is_known
 from lesionkit.preprocess import STRIDE, PreprocessError, preprocess
 from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
 from lesionkit.writing import write_bytes
@@ -88,6 +88,7 @@ class Detector:
         self.depth_net = depth.to(self.device, memory_format=torch.channels_last).eval()
         self.segmenter = segmenter.to(self.device, memory_format=torch.channels_last).eval()
         self.config, self.threshold = config, config.threshold
+        self.running = (self.depth_net, self.segmenter)  # what `maps` runs
 
     @classmethod
     def from_pretrained(cls, weights: str | Path = "reference", device: str = "auto") -> "Detector":
@@ -98,6 +99,13 @@ class Detector:
         segmenter = DepthGuidedSegmenter(config.guidance, config.encoder, pretrained=False)
         _load_strictly(nn.ModuleDict({"depth": depth, "segmenter": segmenter}), tensors, path)
         return cls(depth, segmenter, config, device)
+
+    def freeze(self) -> "Detector":
+        """For many images: `maps` runs copies with folded batch normalisation from now on, which takes a tenth less
+        time. What `depth_net` and `segmenter` learn afterwards is not seen until it is called again. Returns self."""
+        nets = (folded(net) for net in (self.depth_net, self.segmenter))
+        self.running = tuple(net.to(memory_format=torch.channels_last) for net in nets)
+        return self
 
     def save(self, path: str | Path) -> Path:
         """Writes the weights in half precision (vectors, such as batch statistics, in single) with the configuration
@@ -125,8 +133,9 @@ class Detector:
     def maps(self, image: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Preprocessed images through both networks: probability, target depth, attention."""
         image = image.to(memory_format=torch.channels_last)
-        depth = self.depth_net(image).target
-        found = self.segmenter(image, depth)
+        depth_net, segmenter = self.running
+        depth = depth_net(image).target
+        found = segmenter(image, depth)
         return found.probability, depth, found.attention
 
     def _one(self, tensor: Float[Tensor, "1 3 h w"], pixels: np.ndarray) -> Detection:

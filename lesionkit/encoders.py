@@ -4,12 +4,14 @@ An encoder is a module with `channels` (five widths) whose forward returns the f
 deviation of the images it was trained on live inside it.
 """
 
+from copy import deepcopy
 from importlib import import_module
 from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 ENCODERS = ("efficientnet-lite0", "efficientnet-lite2", "small")
 LITE_WEIGHTS = {  # the package that holds the ImageNet weights, and its class that says where
@@ -49,6 +51,24 @@ def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
+
+
+# convolution and batch normalisation that follow each other in the package's blocks and in `EfficientNetLite`
+NAMED_PAIRS = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"), ("stem", "stem_norm"))
+
+
+def folded(net: nn.Module) -> nn.Module:
+    """A copy in eval mode whose batch normalisations are folded into the convolutions before them: the same results
+    (but for rounding) in less time, for inference alone. It does not follow what `net` learns later."""
+    net = deepcopy(net).eval()
+    for part in net.modules():
+        in_a_row = pairwise(part._modules) if isinstance(part, nn.Sequential) else NAMED_PAIRS
+        for first, second in in_a_row:
+            conv, norm = getattr(part, first, None), getattr(part, second, None)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(part, first, fuse_conv_bn_eval(conv, norm))
+                setattr(part, second, nn.Identity())
+    return net
 
 
 class _Encoder(nn.Module):
@@ -101,6 +121,7 @@ class EfficientNetLite(_Encoder):
         self.stem, self.stem_norm, self.blocks = net._conv_stem, net._bn0, net._blocks[:blocks]
         self.activation = nn.ReLU6(inplace=True)
         strides = [2 if b._depthwise_conv.stride[0] == 2 else 1 for b in self.blocks]
+        _spare_copies(self)
         # a scale ends just before the next block with a stride, or at the last block
         self.ends = [i for i in range(len(strides)) if i + 1 == len(strides) or strides[i + 1] == 2]
         self.channels = tuple(self.blocks[i]._project_conv.out_channels for i in self.ends)
@@ -113,6 +134,17 @@ class EfficientNetLite(_Encoder):
             if i in self.ends:
                 features.append(x)
         return features
+
+
+def _spare_copies(encoder: EfficientNetLite) -> None:
+    """The same arithmetic with fewer copies of the maps, which cost a fifth of the time: padding goes into the
+    convolution where it is symmetric (with most strides it is not), activations work in place."""
+    for part in encoder.modules():
+        pad = getattr(part, "static_padding", None)
+        if isinstance(pad, nn.ZeroPad2d) and len(set(pad.padding)) == 1:
+            part.padding, part.static_padding = pad.padding[:2], nn.Identity()
+        if isinstance(getattr(part, "_swish", None), nn.ReLU6):
+            part._swish.inplace = True
 
 
 class TimmEncoder(_Encoder):

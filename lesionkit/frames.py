@@ -142,8 +142,7 @@ def lesion_free_crops(frames: Frames, count: int, seed: int = 0, margin: float =
     normal tissue. At most `count`; fewer where lesions fill the frames."""
     rng = np.random.default_rng([seed, 77])
     size, found = frames.image.shape[-1], []
-    rim = max(1, int(margin * size))
-    grown = torch.nn.functional.max_pool2d(frames.mask, 2 * rim + 1, stride=1, padding=rim)
+    grown = _grown(frames.mask, margin)
     for i in rng.permutation(len(frames)):
         if len(found) == count:
             break
@@ -153,6 +152,45 @@ def lesion_free_crops(frames: Frames, count: int, seed: int = 0, margin: float =
     if not found:
         return frames[:0]
     return join(found)
+
+
+def lesion_free_mirrors(frames: Frames, count: int, seed: int = 0, margin: float = 0.02) -> Frames:
+    """Halves of frames in which no lesion is seen, each completed by its own mirror image: normal tissue at the scale
+    and with the sharpness of a whole frame, which enlarged crops lack. At most `count`."""
+    rng = np.random.default_rng([seed, 78])
+    grown, found = _grown(frames.mask, margin), []
+    for i in map(int, rng.permutation(len(frames))):
+        if len(found) == count:
+            break
+        free = [half for half in HALVES if not _mirrored(grown[i : i + 1], *half).any()]
+        if free:
+            half = free[rng.integers(len(free))]
+            found.append(_mirror(frames[i : i + 1], *half))
+    return join(found) if found else frames[:0]
+
+
+HALVES = ((2, False), (2, True), (3, False), (3, True))  # dimension that is halved; whether the second half is kept
+
+
+def _mirrored(maps: Float[Tensor, "b c s s"], dim: int, second: bool) -> Float[Tensor, "b c s s"]:
+    middle = maps.shape[dim] // 2
+    half = maps.narrow(dim, middle if second else 0, middle)
+    parts = (half.flip(dim), half) if second else (half, half.flip(dim))
+    return torch.cat(parts, dim)
+
+
+def _mirror(frame: Frames, dim: int, second: bool) -> Frames:
+    names = ("raw", "image", "mask", "content", "depth")
+    maps = {name: value for name in names if (value := getattr(frame, name)) is not None}
+    mirrored = {name: _mirrored(value, dim, second) for name, value in maps.items()}
+    lesions = None if frame.lesions is None else ((),)
+    return Frames(names=tuple(f"{name}-mirror" for name in frame.names), lesions=lesions, **mirrored)
+
+
+def _grown(mask: Float[Tensor, "n 1 s s"], margin: float) -> Float[Tensor, "n 1 s s"]:
+    """The lesions with a rim of `margin` × the side around them."""
+    rim = max(1, int(margin * mask.shape[-1]))
+    return torch.nn.functional.max_pool2d(mask, 2 * rim + 1, stride=1, padding=rim)
 
 
 def _free_box(rng: np.random.Generator, lesion: np.ndarray, content: np.ndarray, size: int) -> tuple | None:

@@ -134,6 +134,28 @@ def test_what_the_annotation_forbids_is_named_without_the_checker_too(detector, 
         unchecked(detector, image)
 
 
+def test_a_frozen_detector_finds_the_same_and_saves_the_same(detector, saved, tmp_path):
+    frozen = Detector.from_pretrained(saved, device="cpu").freeze()
+    found, before = frozen(pixels()), Detector.from_pretrained(saved, device="cpu")(pixels())
+    assert before.probability.std() > 0.05
+    np.testing.assert_allclose(found.probability, before.probability, atol=1e-3)
+    np.testing.assert_allclose(found.depth, before.depth, rtol=1e-3)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for net in frozen.running for part in net.modules())
+    again = load_file(frozen.save(tmp_path / "again.safetensors"))
+    assert all(torch.equal(value, again[name]) for name, value in load_file(saved).items())
+
+
+def test_frozen_means_that_later_weights_are_not_seen(saved):
+    moving, frozen = (Detector.from_pretrained(saved, device="cpu") for _ in range(2))
+    frozen.freeze()
+    before = frozen(pixels()).probability
+    for one in (moving, frozen):
+        torch.nn.init.constant_(one.segmenter.decoder.head.bias, 50.0)
+    assert moving(pixels()).probability[:50, :60].min() > 0.99
+    np.testing.assert_array_equal(frozen(pixels()).probability, before)
+    assert frozen.freeze()(pixels()).probability[:50, :60].min() > 0.99
+
+
 # --- weight files
 
 

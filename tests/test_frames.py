@@ -7,7 +7,16 @@ import torch
 
 from lesionkit import frames as room
 from lesionkit import scene_cache
-from lesionkit.frames import Frames, crop_nearest, depth_frames, join, lesion_free_crops, load_frames, rendered_frames
+from lesionkit.frames import (
+    Frames,
+    crop_nearest,
+    depth_frames,
+    join,
+    lesion_free_crops,
+    lesion_free_mirrors,
+    load_frames,
+    rendered_frames,
+)
 from lesionkit.preprocess import content_box, preprocess
 from lesionkit.scenes import SceneConfig, render_scenes
 
@@ -112,24 +121,44 @@ def test_real_frames_are_chosen_by_the_seed(folder):
     assert not set(everything.names) & set(load_frames(folder, "test", 1000, SIZE).names)
 
 
-def test_lesion_free_crops_show_no_lesion(some):
-    """The lesions are painted blue: not a trace of it may be in a crop."""
+def _painted(some: Frames) -> Frames:
+    """The lesions are painted blue."""
     blue = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1)
     image = torch.where(some.mask > 0, blue, some.image.clamp_max(0.9))
-    painted = Frames(image, image, some.mask, torch.ones_like(some.mask), some.names, some.depth, some.lesions)
-    crops = lesion_free_crops(painted, 4, seed=0)
-    assert 0 < len(crops) <= 4
-    assert crops.mask.sum() == 0
-    assert not crops.has_lesion.any()
-    assert not ((crops.image[:, 2] > 0.95) & (crops.image[:, 0] < 0.05)).any()
-    assert len(set(crops.names)) == len(crops)
-    assert all(name.removesuffix("-free") in some.names for name in crops.names)
-    assert crops.depth.shape == crops.mask.shape
+    return Frames(image, image, some.mask, torch.ones_like(some.mask), some.names, some.depth, some.lesions)
 
 
-def test_frames_filled_by_lesions_give_no_crops(some):
+@pytest.mark.parametrize("take", [lesion_free_crops, lesion_free_mirrors])
+def test_lesion_free_crops_and_mirrors_show_no_lesion(some, take):
+    """Not a trace of the lesions' blue may be in them."""
+    free = take(_painted(some), 4, seed=0)
+    assert 0 < len(free) <= 4
+    assert free.mask.sum() == 0
+    assert not free.has_lesion.any()
+    assert not ((free.image[:, 2] > 0.95) & (free.image[:, 0] < 0.05)).any()
+    assert len(set(free.names)) == len(free)
+    assert all(name.rpartition("-")[0] in some.names for name in free.names)
+    assert free.depth.shape == free.mask.shape
+    assert free.image.shape[2:] == some.image.shape[2:]
+
+
+def test_a_mirror_is_half_of_a_frame_and_its_reflection(some):
+    painted = _painted(some)
+    for free in (lesion_free_mirrors(painted, 6, seed=s)[i : i + 1] for s in range(3) for i in range(2)):
+        source = painted.image[painted.names.index(free.names[0].removesuffix("-mirror"))]
+        halves = [source[:, : SIZE // 2], source[:, SIZE // 2 :], source[..., : SIZE // 2], source[..., SIZE // 2 :]]
+        image = free.image[0]
+        symmetric = [dim for dim in (1, 2) if torch.equal(image, image.flip(dim))]
+        assert symmetric
+        dim = symmetric[0]
+        parts = image.split(SIZE // 2, dim)
+        assert any(torch.equal(part, half) for part in parts for half in halves if half.shape == part.shape)
+
+
+@pytest.mark.parametrize("take", [lesion_free_crops, lesion_free_mirrors])
+def test_frames_filled_by_lesions_give_none(some, take):
     full = Frames(some.raw, some.image, torch.ones_like(some.mask), some.content, some.names)
-    assert len(lesion_free_crops(full, 4)) == 0
+    assert len(take(full, 4)) == 0
 
 
 def test_depth_frames_are_the_frames_of_the_training_stream(tmp_path, monkeypatch):

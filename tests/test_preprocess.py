@@ -1,8 +1,10 @@
 """Preprocessing on synthetic frames of which every step's result is known; augmentation that keeps maps together."""
 
 import cv2
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from lesionkit import preprocess as room
 from lesionkit.preprocess import Augment, AugmentConfig, PreprocessError, content_box, crop_resize, preprocess
@@ -227,6 +229,34 @@ def test_maps_move_with_the_image():
     assert set(moved.unique().tolist()) == {0.0, 1.0}
     assert set(far.unique().tolist()) <= {0.0, 10.0, 40.0}  # neither mixed nor jittered
     assert torch.equal(far == 40, moved == 1)
+
+
+def test_a_warp_may_show_the_mirrored_frame_instead_of_nothing():
+    """Zoomed out, the frame takes a third of the area: all the rest is its reflection, in image and maps alike."""
+    mask, far = blob(), AugmentConfig(0, (0.6, 0.6), 0, 0, 0, 0, 0, padding="reflection")
+    image, depth = 0.3 + 0.6 * mask.repeat(1, 3, 1, 1), 10 + 30 * mask
+    torch.manual_seed(0)
+    seen, moved, away = Augment(far)(image, mask, depth)
+    assert seen.min() > 0.25
+    assert set(away.unique().tolist()) == {10.0, 40.0}
+    assert torch.equal(away == 40, moved == 1)
+    assert ((seen[:, :1] > 0.6).float() == moved).float().mean() > 0.96
+    torch.manual_seed(0)
+    _, alone = Augment(AugmentConfig(0, (0.6, 0.6), 0, 0, 0, 0, 0))(image, mask)
+    assert moved.sum() > 1.3 * alone.sum()  # reflections of the lesion are lesions
+
+
+def test_closing_and_growing_are_the_textbooks():
+    """Against scipy's: the two passes along columns and rows are one square."""
+    torch.manual_seed(0)
+    mask = (torch.nn.functional.avg_pool2d(torch.rand(1, 1, 40, 61), 5, 1, 2) > 0.52).float()
+    array, square = mask[0, 0].bool().numpy(), np.ones((5, 5), bool)
+    assert 0.1 < array.mean() < 0.9
+    grown = room._largest_around(mask, 5)[0, 0].bool().numpy()
+    np.testing.assert_array_equal(grown, ndimage.binary_dilation(array, square))
+    wide = np.pad(array, 20)
+    closed = ndimage.binary_closing(wide, np.ones((9, 9), bool))[20:-20, 20:-20]
+    np.testing.assert_array_equal(room._closed(mask)[0, 0].bool().numpy(), closed)
 
 
 def test_colour_changes_the_image_alone():
