@@ -1,11 +1,12 @@
-"""Measures the shipped weights on the two test parts of the PraNet split and on frames without a lesion.
+"""Measures the shipped weights on the test parts of a published split and on frames without a lesion.
 
-    LESIONKIT_DATA=... python benchmarks/evaluate_reference.py
+    LESIONKIT_DATA=... python benchmarks/evaluate_reference.py [--against EARLIER/reference_images.csv]
 
 Per-image figures at the original's resolution, then the mean, with 95 % bootstrap intervals; the threshold is the one
-in the weight file, fixed on the validation part. Lesion-free are rendered scenes of a seed of their own and crops of
-the test images in which no lesion is seen. Writes figures/reference.csv (one row per set) and
-figures/reference_by_size.csv (one row per set and size of lesion).
+in the weight file, fixed on the validation part. Lesion-free are rendered scenes of a seed of their own, and crops and
+mirrored halves of the test images in which no lesion is seen. Writes, into figures/, reference.csv (one row per set),
+reference_by_size.csv (one row per set and size of lesion) and reference_images.csv (one row per test image, so that
+another method can be compared image by image; `--against` does that with such a file).
 """
 
 from dataclasses import replace
@@ -18,60 +19,93 @@ import report
 
 from lesionkit import datasets, fusion, metrics
 from lesionkit.detector import Detector
-from lesionkit.frames import lesion_free_crops, real_frames
+from lesionkit.frames import lesion_free_crops, lesion_free_mirrors, real_frames
 from lesionkit.scenes import SceneConfig, stream_scenes
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
-SETS = {"kvasir-seg": "Kvasir-100", "cvc-clinicdb": "ClinicDB-62"}
+# name in the table -> data set, split
+SPLITS = {
+    "pranet": {"Kvasir-100": ("kvasir-seg", "pranet"), "ClinicDB-62": ("cvc-clinicdb", "pranet")},
+    "sequence": {"ClinicDB by sequence": ("cvc-clinicdb", "sequence")},
+}
 SCENES = 100
+KEPT = ("dice", "iou", "sensitivity", "precision", "boundary_f1", "lesions", "lesions_found", "false_components",
+        "truth_fraction")  # fmt: skip
 
 
-def real_masks(detector: Detector, name: str) -> tuple[list, list, list[str]]:
-    samples = datasets.open_dataset(name).part("test")
+def real_masks(detector: Detector, samples: tuple) -> tuple[list, list, list[str]]:
     pairs = [(detector(image).mask, mask) for image, mask in map(datasets.read_sample, samples)]
     return [p for p, _ in pairs], [m for _, m in pairs], [sample.name for sample in samples]
 
 
-def lesion_free_images() -> dict[str, list[np.ndarray]]:
+def lesion_free_images(tests: list) -> dict[str, list[np.ndarray]]:
     """Images without a lesion, h×w×3 uint8, by kind."""
     kinds = {}
     for config in (SceneConfig.standard(), SceneConfig.hard()):
         bare = replace(config, lesion_free=1.0)
         chunks = list(stream_scenes(SCENES, 256, seed=9_000_011, config=bare))
         kinds[f"lesion-free scenes, {config.name}"] = [image for scenes in chunks for image in scenes.image]
-    tests = [sample for name in SETS for sample in datasets.open_dataset(name).part("test")]
-    kinds["lesion-free crops"] = list(lesion_free_crops(real_frames(tests, 256), count=SCENES).raw)
+    frames = real_frames(tests, 256)
+    kinds["lesion-free crops"] = list(lesion_free_crops(frames, count=SCENES).raw)
+    kinds["lesion-free mirrors"] = list(lesion_free_mirrors(frames, count=SCENES).raw)
     return {name: [fusion.to_array(image) for image in images] for name, images in kinds.items()}
 
 
 def row(images: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, object]:
+    found = lesions["detected"].astype(float)
+    small = found[lesions["area_fraction"] < 0.05]
+    counts = {"lesions": len(lesions), "lesion_sensitivity": found.mean(), "lesions_under_5_percent": len(small),
+              "sensitivity_under_5_percent": small.mean()}  # fmt: skip
     columns = ("dice", "iou", "sensitivity", "precision", "boundary_f1")
-    found = metrics.bootstrap_mean(lesions["detected"].astype(float))
-    counts = {"lesions": len(lesions), "lesion_sensitivity": found.mean}
     return {"images": len(images)} | report.means(images, columns) | counts
+
+
+def alarms(detector: Detector, frames: list[np.ndarray]) -> dict[str, float]:
+    raised = pd.DataFrame({"false_alarm": [float(metrics.false_alarm(detector(frame).mask)) for frame in frames]})
+    return {"images": len(frames)} | report.means(raised, ["false_alarm"])
+
+
+def paired(images: pd.DataFrame, earlier: Path) -> pd.DataFrame:
+    """Dice now less Dice then, over the same images."""
+    before = pd.read_csv(earlier, index_col=["set", "name"])["dice"]
+    rows = {}
+    for name, now in images.groupby(level="set")["dice"]:
+        one = metrics.paired_bootstrap(now, before.reindex(now.index))
+        rows[name] = {"images": one.n, "difference": one.mean, "low": one.low, "high": one.high, "p": one.p_value}
+    return pd.DataFrame(rows).T
 
 
 @click.command()
 @click.option("--weights", default="reference")
 @click.option("--device", default="auto")
-def main(weights: str, device: str) -> None:
+@click.option("--split", type=click.Choice(list(SPLITS)), default="pranet", help="the one that was trained on")
+@click.option("--size-px", default=0, help="edge at which the networks run; 0 is the weights' own")
+@click.option("--threshold", default=0.0, help="0 is the weights' own")
+@click.option("--against", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="an earlier table")
+@click.option("--out", type=Path, default=FIGURES, help="the tables go here")
+def main(
+    weights: str, device: str, split: str, size_px: int, threshold: float, against: Path | None, out: Path
+) -> None:
     detector = Detector.from_pretrained(weights, device).freeze()
-    rows, sizes = {}, {}
-    for name, label in SETS.items():
-        masks, truths, names = real_masks(detector, name)
-        images, lesions = metrics.evaluate_masks(masks, truths, names), metrics.evaluate_lesions(masks, truths, names)
+    detector.threshold = threshold or detector.threshold
+    detector.config = replace(detector.config, size_px=size_px or detector.config.size_px)
+    rows, sizes, tables, tests = {}, {}, {}, []
+    for label, (name, its_split) in SPLITS[split].items():
+        samples = datasets.open_dataset(name).part("test", its_split)
+        found = real_masks(detector, samples)
+        images, lesions = metrics.evaluate_masks(*found), metrics.evaluate_lesions(*found)
         rows[label], sizes[label] = row(images, lesions), metrics.by_size(images, lesions)
-    for kind, frames in lesion_free_images().items():
-        one = metrics.bootstrap_mean(np.array([metrics.false_alarm(detector(f).mask) for f in frames], dtype=float))
-        rows[kind] = {
-            "images": len(frames), "false_alarm_rate": one.mean, "false_alarm_low": one.low,
-            "false_alarm_high": one.high,
-        }  # fmt: skip
+        tables[label], tests = images[list(KEPT)], [*tests, *samples]
+    images = pd.concat(tables, names=["set"])
+    if against:
+        click.echo(f"Dice less that of {against.name}:\n{paired(images, against).to_string(float_format='%.3f')}")
+    rows |= {kind: alarms(detector, frames) for kind, frames in lesion_free_images(tests).items()}
     table = pd.DataFrame(rows).T.rename_axis("set").assign(threshold=detector.threshold)
     by_size = pd.concat(sizes, names=["set"])
-    FIGURES.mkdir(exist_ok=True)
-    table.to_csv(FIGURES / "reference.csv", float_format="%.4f")
-    by_size.to_csv(FIGURES / "reference_by_size.csv", float_format="%.4f")
+    out.mkdir(parents=True, exist_ok=True)
+    name = "reference" if split == "pranet" else f"reference_{split}"
+    for path, frame in ((f"{name}.csv", table), (f"{name}_by_size.csv", by_size), (f"{name}_images.csv", images)):
+        frame.to_csv(out / path, float_format="%.4f")
     click.echo(table.T.to_string(float_format="%.3f"))
     click.echo(by_size.to_string(float_format="%.3f"))
 

@@ -34,7 +34,11 @@ from lesionkit.scenes import SceneConfig
 from lesionkit.segmentation import DepthGuidedSegmenter
 from lesionkit.training import TrainConfig, estimate_depth, train_depth, train_segmenter
 
-SETS = ("kvasir-seg", "cvc-clinicdb")
+# the training parts that are used: the split of published tables, or ClinicDB's videos kept apart (the honest one)
+SPLITS = {
+    "pranet": {"kvasir-seg": "pranet", "cvc-clinicdb": "pranet"},
+    "sequence": {"kvasir-seg": "pranet", "cvc-clinicdb": "sequence"},
+}
 
 
 # (size_px, scenes, epochs, peak learning rate): many small scenes for variety, then others at the size that is shipped
@@ -80,10 +84,13 @@ def depth_report(net: DepthNet, device: torch.device, size_px: int, seed: int) -
     return report
 
 
-def training_frames(size_px: int, seed: int) -> tuple[Frames, Frames, Frames]:
-    """For training; for validation; and lesion-free ones for validation, since every real image shows a lesion."""
-    parts = {part: [s for n in SETS for s in datasets.open_dataset(n).part(part)] for part in ("train", "validation")}
-    train, validation = (real_frames(parts[part], size_px) for part in ("train", "validation"))
+def samples_of(part: str, splits: dict[str, str]) -> list[datasets.Sample]:
+    return [sample for name, split in splits.items() for sample in datasets.open_dataset(name).part(part, split)]
+
+
+def training_frames(splits: dict[str, str], size_px: int, seed: int) -> tuple[Frames, Frames]:
+    """For training; and lesion-free ones for validation, since every real image shows a lesion."""
+    train, validation = (real_frames(samples_of(part, splits), size_px) for part in ("train", "validation"))
     configs = (SceneConfig.standard(), SceneConfig.hard())
     bare = [replace(config, lesion_free=1.0) for config in configs]
     # more of the hard ones: look-alikes of lesions are what has to be told apart
@@ -91,7 +98,7 @@ def training_frames(size_px: int, seed: int) -> tuple[Frames, Frames, Frames]:
     scenes = [rendered_frames("train", n, size_px, seed + shift, config, kept=True) for n, shift, config in mixture]
     held_out = [rendered_frames("validation", 50, size_px, seed, config, kept=True) for config in bare]
     whole = join([train, *lesion_free(train, 160, 300, seed), *scenes])
-    return whole, validation, join([*lesion_free(validation, 100, 100, seed), *held_out])
+    return whole, join([*lesion_free(validation, 100, 100, seed), *held_out])
 
 
 def lesion_free(frames: Frames, crops: int, mirrors: int, seed: int) -> tuple[Frames, Frames]:
@@ -138,13 +145,14 @@ def log(line: str) -> None:
 @click.option("--precision", default="auto", help="of the segmenter's training")
 @click.option("--alarm-limit", default=1.0, help="share of lesion-free validation frames that may be marked")
 @click.option("--seed", default=0)
+@click.option("--split", type=click.Choice(list(SPLITS)), default="pranet")
 @click.option("--guidance", default="depth")
 @click.option("--depth-precision", default="auto", help="bf16 is faster on CPUs with matrix tiles")
 @click.option("--depth-scale", default=1.0, help="below 1 shortens the depth training, for a trial")
 @click.option("--only-depth", is_flag=True, help="stop after the depth network")
 def main(
-    out: Path, device: str, size_px: int, encoder: str, precision: str, alarm_limit: float, seed: int, guidance: str,
-    depth_precision: str, depth_scale: float, only_depth: bool,
+    out: Path, device: str, size_px: int, encoder: str, precision: str, alarm_limit: float, seed: int, split: str,
+    guidance: str, depth_precision: str, depth_scale: float, only_depth: bool,
 ) -> None:
     device = resolve(device)
     seed_everything(seed)
@@ -153,14 +161,14 @@ def main(
     log(f"depth on held-out scenes: {depth_report(net, device, size_px, seed)}")
     if only_depth:
         return
-    train, validation, free = training_frames(size_px, seed)
-    log(f"{len(train)} training frames; {len(validation)} and {len(free)} lesion-free ones for validation")
+    train, free = training_frames(SPLITS[split], size_px, seed)
+    held_out = samples_of("validation", SPLITS[split])
+    log(f"{len(train)} training frames; {len(held_out)} and {len(free)} lesion-free ones for validation")
     torch.manual_seed(seed)
-    words = "Kvasir-SEG and CVC-ClinicDB (PraNet training parts), rendered scenes"
+    words = f"Kvasir-SEG and CVC-ClinicDB (training parts, {split} split), rendered scenes"
     config = DetectorConfig(size_px, guidance, encoder, trained_on=words)
     detector = Detector(net, DepthGuidedSegmenter(guidance, encoder), config, device)
     segmenter_stages(out, detector, train, precision, seed)
-    held_out = [s for n in SETS for s in datasets.open_dataset(n).part("validation")]
     detector.threshold = metrics.best_threshold(*measure(detector, held_out, free), alarm_limit=alarm_limit)
     log(f"threshold {detector.threshold} from {len(held_out)} validation images and {len(free)} lesion-free frames")
     log(f"saved {detector.save(out / 'weights.safetensors')}")

@@ -177,6 +177,7 @@ class AugmentConfig:
     saturation: float = 0.25
     hue: float = 0.03
     blur: float = 0.2  # probability
+    illumination: float = 0.0  # probability of light that falls off towards one side
     jpeg: float = 0.0  # probability; the JPEG codec is slow on a CPU
     padding: str = "zeros"  # what a warp lays bare; "reflection" shows the frame's own tissue there, lesions included
 
@@ -201,6 +202,8 @@ class Augment(torch.nn.Module):
             A.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue, p=0.9),
             A.RandomGaussianBlur((5, 5), (0.3, 1.5), p=config.blur),
         ]
+        if config.illumination:
+            stages.append(A.RandomLinearIllumination(gain=(0.05, 0.3), p=config.illumination))
         if config.jpeg:
             stages.append(A.RandomJPEG(jpeg_quality=(40.0, 95.0), p=config.jpeg))
         self.stages = A.AugmentationSequential(*stages, data_keys=None)

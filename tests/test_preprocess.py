@@ -1,5 +1,7 @@
 """Preprocessing on synthetic frames of which every step's result is known; augmentation that keeps maps together."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -259,12 +261,21 @@ def test_closing_and_growing_are_the_textbooks():
     np.testing.assert_array_equal(room._closed(mask)[0, 0].bool().numpy(), closed)
 
 
-def test_colour_changes_the_image_alone():
-    still = AugmentConfig(brightness=0.4, contrast=0.4)
+@pytest.mark.parametrize(
+    ("still", "change"),
+    [
+        (AugmentConfig(brightness=0.4, contrast=0.4), 0.02),
+        (replace(PLAIN, illumination=1.0), 0.02),
+        (replace(PLAIN, jpeg=1.0), 0.01),
+        (replace(PLAIN, blur=1.0), 0.01),
+    ],
+    ids=["colour", "illumination", "jpeg", "blur"],
+)
+def test_colour_light_and_codec_change_the_image_alone(still, change):
     image, mask = frame(64, 64, (0, 0, 64, 64)).repeat(4, 1, 1, 1), blob()
     torch.manual_seed(1)
     jittered, same, depth = _without_geometry(still)(image, mask, mask * 7 + 1)
-    assert (jittered - image).abs().mean() > 0.02
+    assert (jittered - image).abs().mean() > change
     assert torch.equal(same, mask)
     assert torch.equal(depth, mask * 7 + 1)
 
