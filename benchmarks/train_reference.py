@@ -143,7 +143,7 @@ def log(line: str) -> None:
 @click.option("--size-px", default=320, help="edge at which the frames are kept and the detector will run")
 @click.option("--encoder", default="efficientnet-lite2")
 @click.option("--precision", default="auto", help="of the segmenter's training")
-@click.option("--alarm-limit", default=1.0, help="share of lesion-free validation frames that may be marked")
+@click.option("--alarm-limit", default=0.05, help="share of lesion-free validation frames that may be marked")
 @click.option("--seed", default=0)
 @click.option("--split", type=click.Choice(list(SPLITS)), default="pranet")
 @click.option("--guidance", default="depth")

@@ -128,12 +128,31 @@ class Attention(nn.Module):
         return weights / weights.mean(dim=(2, 3), keepdim=True)
 
 
+class Context(nn.Module):
+    """What the whole scene says, added to the coarsest features b×c×h×w: their means over 1, 2×2 and 4×4 parts of the
+    image (pyramid pooling, Zhao et al., CVPR 2017). A lesion that fills a quarter of the frame cannot be told from its
+    inside alone. It starts at zero: nothing added."""
+
+    def __init__(self, channels: int, width: int = 48, parts: tuple[int, ...] = (1, 2, 4)):
+        super().__init__()
+        self.parts = parts
+        self.reduce = nn.ModuleList(nn.Conv2d(channels, width, 1) for _ in parts)
+        self.project = nn.Conv2d(width * len(parts), channels, 1)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        pooled = [F.relu(layer(F.adaptive_avg_pool2d(x, n))) for layer, n in zip(self.reduce, self.parts, strict=True)]
+        return x + self.project(torch.cat([up_to(means, x) for means in pooled], dim=1))
+
+
 class Decoder(nn.Module):
     """Step [28]: second image features, coarse to fine, to logits at the input's resolution."""
 
     def __init__(self, channels: tuple[int, ...], widths: tuple[int, ...] = (24, 32, 48, 64)):
         super().__init__()
         deep = channels[-1]
+        self.context = Context(deep)
         stages = []
         for skip, width in zip(channels[-2::-1], widths[::-1], strict=True):
             stages.append(nn.Sequential(block(deep + skip, width), block(width, width)))
@@ -142,7 +161,7 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(deep, 1, 3, padding=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        x = features[-1]
+        x = self.context(features[-1])
         for stage, skip in zip(self.stages, features[-2::-1], strict=True):
             x = stage(torch.cat([up_to(x, skip), skip], dim=1))
         return F.interpolate(self.head(x), scale_factor=2, mode="bilinear", align_corners=False)

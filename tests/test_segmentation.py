@@ -7,6 +7,7 @@ from lesionkit.depth import DepthNet, luminance_depth
 from lesionkit.segmentation import (
     GUIDANCE,
     Attention,
+    Context,
     DepthGuidedSegmenter,
     GuidanceError,
     draw_donors,
@@ -33,6 +34,21 @@ def make(guidance="depth", awake=True) -> DepthGuidedSegmenter:
         for layer in net.attention:
             torch.nn.init.normal_(layer.layer.weight, std=0.3)
     return net.eval()
+
+
+# --- context
+
+
+def test_context_adds_nothing_before_training_and_then_sees_the_whole_image():
+    torch.manual_seed(0)
+    layer, x = Context(8), torch.rand(2, 8, 10, 10)
+    assert torch.equal(layer(x), x)
+    torch.nn.init.normal_(layer.project.weight)
+    changed = x.clone()
+    changed[:, :, -1, -1] += 5
+    difference = (layer(changed) - layer(x)).abs()
+    assert difference[:, :, 0, 0].min() > 0  # from the far corner
+    assert torch.equal(layer(x[:1]), layer(x)[:1])  # and nothing of the other image
 
 
 # --- fair arms
