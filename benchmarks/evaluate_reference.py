@@ -4,7 +4,8 @@
 
 Per-image figures at the original's resolution, then the mean, with 95 % bootstrap intervals; the threshold is the one
 in the weight file, fixed on the validation part. Lesion-free are rendered scenes of a seed of their own, and crops and
-mirrored halves of the test images in which no lesion is seen. Writes, into figures/, reference.csv (one row per set),
+mirrored halves of the test images in which no lesion is seen; the counterpart of the latter, halves with their lesions
+mirrored, shows that mirrors are not simply recognised. Writes, into figures/, reference.csv (one row per set),
 reference_by_size.csv (one row per set and size of lesion) and reference_images.csv (one row per test image, so that
 another method can be compared image by image; `--against` does that with such a file).
 """
@@ -19,7 +20,7 @@ import report
 
 from lesionkit import datasets, fusion, metrics
 from lesionkit.detector import Detector
-from lesionkit.frames import lesion_free_crops, lesion_free_mirrors, real_frames
+from lesionkit.frames import Frames, join, lesion_free_crops, lesion_free_mirrors, lesion_mirrors, real_frames
 from lesionkit.scenes import SceneConfig, stream_scenes
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
@@ -38,14 +39,13 @@ def real_masks(detector: Detector, samples: tuple) -> tuple[list, list, list[str
     return [p for p, _ in pairs], [m for _, m in pairs], [sample.name for sample in samples]
 
 
-def lesion_free_images(tests: list) -> dict[str, list[np.ndarray]]:
-    """Images without a lesion, h×w×3 uint8, by kind."""
+def lesion_free_images(frames: Frames) -> dict[str, list[np.ndarray]]:
+    """Images without a lesion, h×w×3 uint8, by kind; `frames` are the test images."""
     kinds = {}
     for config in (SceneConfig.standard(), SceneConfig.hard()):
         bare = replace(config, lesion_free=1.0)
         chunks = list(stream_scenes(SCENES, 256, seed=9_000_011, config=bare))
         kinds[f"lesion-free scenes, {config.name}"] = [image for scenes in chunks for image in scenes.image]
-    frames = real_frames(tests, 256)
     kinds["lesion-free crops"] = list(lesion_free_crops(frames, count=SCENES).raw)
     kinds["lesion-free mirrors"] = list(lesion_free_mirrors(frames, count=SCENES).raw)
     return {name: [fusion.to_array(image) for image in images] for name, images in kinds.items()}
@@ -63,6 +63,18 @@ def row(images: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, object]:
 def alarms(detector: Detector, frames: list[np.ndarray]) -> dict[str, float]:
     raised = pd.DataFrame({"false_alarm": [float(metrics.false_alarm(detector(frame).mask)) for frame in frames]})
     return {"images": len(frames)} | report.means(raised, ["false_alarm"])
+
+
+def mirror_check(detector: Detector, frames: Frames) -> dict[str, dict[str, object]]:
+    """Whether few alarms on lesion-free mirrors only mean that a mirror is known for one: Dice on the same images as
+    they are, and as mirrored halves that hold their lesions."""
+    mirrors = lesion_mirrors(frames)
+    plain = [frames[i : i + 1] for i, name in enumerate(frames.names) if f"{name}-mirror" in mirrors.names]
+    rows = {}
+    for kind, images in (("half with a lesion, whole image", join(plain)), ("half with a lesion, mirrored", mirrors)):
+        masks = [detector(fusion.to_array(image)).mask for image in images.raw]
+        rows[kind] = row(metrics.evaluate_masks(masks, images.mask), metrics.evaluate_lesions(masks, images.mask))
+    return rows
 
 
 def paired(images: pd.DataFrame, earlier: Path) -> pd.DataFrame:
@@ -99,7 +111,9 @@ def main(
     images = pd.concat(tables, names=["set"])
     if against:
         click.echo(f"Dice less that of {against.name}:\n{paired(images, against).to_string(float_format='%.3f')}")
-    rows |= {kind: alarms(detector, frames) for kind, frames in lesion_free_images(tests).items()}
+    frames = real_frames(tests, 256)
+    rows |= {kind: alarms(detector, images) for kind, images in lesion_free_images(frames).items()}
+    rows |= mirror_check(detector, frames)
     table = pd.DataFrame(rows).T.rename_axis("set").assign(threshold=detector.threshold)
     by_size = pd.concat(sizes, names=["set"])
     out.mkdir(parents=True, exist_ok=True)

@@ -154,9 +154,12 @@ def lesion_free_crops(frames: Frames, count: int, seed: int = 0, margin: float =
     return join(found)
 
 
+HALVES = ((2, False), (2, True), (3, False), (3, True))  # dimension that is halved; whether the second half is kept
+
+
 def lesion_free_mirrors(frames: Frames, count: int, seed: int = 0, margin: float = 0.02) -> Frames:
     """Halves of frames in which no lesion is seen, each completed by its own mirror image: normal tissue at the scale
-    and with the sharpness of a whole frame, which enlarged crops lack. At most `count`."""
+    and with the sharpness of a whole frame, which enlarged crops lack. At most `count`; without `lesions`."""
     rng = np.random.default_rng([seed, 78])
     grown, found = _grown(frames.mask, margin), []
     for i in map(int, rng.permutation(len(frames))):
@@ -164,12 +167,18 @@ def lesion_free_mirrors(frames: Frames, count: int, seed: int = 0, margin: float
             break
         free = [half for half in HALVES if not _mirrored(grown[i : i + 1], *half).any()]
         if free:
-            half = free[rng.integers(len(free))]
-            found.append(_mirror(frames[i : i + 1], *half))
+            found.append(_mirror(frames[i : i + 1], *free[rng.integers(len(free))]))
     return join(found) if found else frames[:0]
 
 
-HALVES = ((2, False), (2, True), (3, False), (3, True))  # dimension that is halved; whether the second half is kept
+def lesion_mirrors(frames: Frames, margin: float = 0.02) -> Frames:
+    """The counterpart: halves that hold all lesions of their frame, mirrored. Who marks nothing on lesion-free mirrors
+    because they are mirrors will find nothing here either. One for each frame that has such a half."""
+    grown, found = _grown(frames.mask, margin), []
+    for i in np.flatnonzero(frames.has_lesion):
+        holds_all = [(d, second) for d, second in HALVES if not _mirrored(grown[i : i + 1], d, not second).any()]
+        found += [_mirror(frames[i : i + 1], *half) for half in holds_all[:1]]
+    return join(found) if found else frames[:0]
 
 
 def _mirrored(maps: Float[Tensor, "b c s s"], dim: int, second: bool) -> Float[Tensor, "b c s s"]:
@@ -183,8 +192,7 @@ def _mirror(frame: Frames, dim: int, second: bool) -> Frames:
     names = ("raw", "image", "mask", "content", "depth")
     maps = {name: value for name in names if (value := getattr(frame, name)) is not None}
     mirrored = {name: _mirrored(value, dim, second) for name, value in maps.items()}
-    lesions = None if frame.lesions is None else ((),)
-    return Frames(names=tuple(f"{name}-mirror" for name in frame.names), lesions=lesions, **mirrored)
+    return Frames(names=tuple(f"{name}-mirror" for name in frame.names), **mirrored)
 
 
 def _grown(mask: Float[Tensor, "n 1 s s"], margin: float) -> Float[Tensor, "n 1 s s"]:

@@ -14,6 +14,7 @@ from lesionkit.frames import (
     join,
     lesion_free_crops,
     lesion_free_mirrors,
+    lesion_mirrors,
     load_frames,
     rendered_frames,
 )
@@ -153,6 +154,18 @@ def test_a_mirror_is_half_of_a_frame_and_its_reflection(some):
         dim = symmetric[0]
         parts = image.split(SIZE // 2, dim)
         assert any(torch.equal(part, half) for part in parts for half in halves if half.shape == part.shape)
+
+
+def test_lesion_mirrors_hold_every_lesion_twice():
+    mask = torch.zeros(3, 1, SIZE, SIZE)
+    mask[0, :, 10:20, 40:60] = 1  # up on the right
+    mask[1, :, 10:20, 4:60] = 1  # across, but in the upper half
+    mask[2, :, 20:44, 20:44] = 1  # in the middle: no half holds it
+    image = mask.repeat(1, 3, 1, 1)
+    found = lesion_mirrors(Frames(image, image, mask, torch.ones_like(mask), ("a", "b", "c")))
+    assert found.names == ("a-mirror", "b-mirror")
+    assert found.mask.flatten(1).sum(1).tolist() == [2 * 200, 2 * 560]
+    assert torch.equal(found.image[:, :1], found.mask)
 
 
 @pytest.mark.parametrize("take", [lesion_free_crops, lesion_free_mirrors])
