@@ -137,7 +137,7 @@ class EfficientNetLite(_Encoder):
 
 
 def _spare_copies(encoder: EfficientNetLite) -> None:
-    """The same arithmetic with fewer copies of the maps, which cost a fifth of the time: padding goes into the
+    """The same arithmetic with fewer copies of the maps, which cost a seventh of the time: padding goes into the
     convolution where it is symmetric (with most strides it is not), activations work in place."""
     for part in encoder.modules():
         pad = getattr(part, "static_padding", None)
