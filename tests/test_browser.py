@@ -230,6 +230,7 @@ class Screen:
         return self.root.locator(".lk-error:not(.lk-silence)").inner_text()
 
     def fresh(self) -> "Screen":
+        self.page.wait_for_timeout(500)  # the last test's zoom and opacity are told to the kernel a moment later
         with self.answered():
             self.open("empty.json", b"{}")
         self.page.wait_for_function("() => document.querySelector('.lk-stack').dataset.json === '{}'")

@@ -41,6 +41,9 @@ class FakeDetector:
         FakeDetector.made += ((name, device),)
         return cls()
 
+    def freeze(self):
+        return self
+
     def __call__(self, image):
         return FakeFound(image, self.threshold)
 
