@@ -61,8 +61,8 @@ def row(images: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, object]:
 
 
 def alarms(detector: Detector, frames: list[np.ndarray]) -> dict[str, float]:
-    raised = pd.DataFrame({"false_alarm": [float(metrics.false_alarm(detector(frame).mask)) for frame in frames]})
-    return {"images": len(frames)} | report.means(raised, ["false_alarm"])
+    raised = [float(metrics.false_alarm(detector(frame).mask)) for frame in frames]
+    return {"images": len(frames)} | report.means(pd.DataFrame({"false_alarm_rate": raised}), ["false_alarm_rate"])
 
 
 def mirror_check(detector: Detector, frames: Frames) -> dict[str, dict[str, object]]:
