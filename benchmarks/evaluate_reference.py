@@ -17,6 +17,7 @@ import click
 import numpy as np
 import pandas as pd
 import report
+from splits import SPLITS, samples_of
 
 from lesionkit import datasets, fusion, metrics
 from lesionkit.detector import Detector
@@ -24,19 +25,20 @@ from lesionkit.frames import Frames, join, lesion_free_crops, lesion_free_mirror
 from lesionkit.scenes import SceneConfig, stream_scenes
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
-# name in the table -> data set, split
-SPLITS = {
-    "pranet": {"Kvasir-100": ("kvasir-seg", "pranet"), "ClinicDB-62": ("cvc-clinicdb", "pranet")},
-    "sequence": {"ClinicDB by sequence": ("cvc-clinicdb", "sequence")},
-}
 SCENES = 100
 KEPT = ("dice", "iou", "sensitivity", "precision", "boundary_f1", "lesions", "lesions_found", "false_components",
         "truth_fraction")  # fmt: skip
 
 
-def real_masks(detector: Detector, samples: tuple) -> tuple[list, list, list[str]]:
-    pairs = [(detector(image).mask, mask) for image, mask in map(datasets.read_sample, samples)]
-    return [p for p, _ in pairs], [m for _, m in pairs], [sample.name for sample in samples]
+def real_sets(detector: Detector, sets: dict[str, tuple]) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
+    """A row per set, its figures by size of the lesion, and a row per image."""
+    rows, sizes, tables = {}, {}, {}
+    for label, samples in sets.items():
+        pairs = [(detector(image).mask, mask) for image, mask in map(datasets.read_sample, samples)]
+        found = [p for p, _ in pairs], [m for _, m in pairs], [sample.name for sample in samples]
+        images, lesions = metrics.evaluate_masks(*found), metrics.evaluate_lesions(*found)
+        rows[label], sizes[label], tables[label] = row(images, lesions), metrics.by_size(images, lesions), images
+    return rows, pd.concat(sizes, names=["set"]), pd.concat(tables, names=["set"])[list(KEPT)]
 
 
 def lesion_free_images(frames: Frames) -> dict[str, list[np.ndarray]]:
@@ -101,21 +103,14 @@ def main(
     detector = Detector.from_pretrained(weights, device).freeze()
     detector.threshold = threshold or detector.threshold
     detector.config = replace(detector.config, size_px=size_px or detector.config.size_px)
-    rows, sizes, tables, tests = {}, {}, {}, []
-    for label, (name, its_split) in SPLITS[split].items():
-        samples = datasets.open_dataset(name).part("test", its_split)
-        found = real_masks(detector, samples)
-        images, lesions = metrics.evaluate_masks(*found), metrics.evaluate_lesions(*found)
-        rows[label], sizes[label] = row(images, lesions), metrics.by_size(images, lesions)
-        tables[label], tests = images[list(KEPT)], [*tests, *samples]
-    images = pd.concat(tables, names=["set"])
+    sets = samples_of("test", split)
+    rows, by_size, images = real_sets(detector, sets)
     if against:
         click.echo(f"Dice less that of {against.name}:\n{paired(images, against).to_string(float_format='%.3f')}")
-    frames = real_frames(tests, 256)
-    rows |= {kind: alarms(detector, images) for kind, images in lesion_free_images(frames).items()}
+    frames = real_frames([sample for samples in sets.values() for sample in samples], 256)
+    rows |= {kind: alarms(detector, free) for kind, free in lesion_free_images(frames).items()}
     rows |= mirror_check(detector, frames)
     table = pd.DataFrame(rows).T.rename_axis("set").assign(threshold=detector.threshold)
-    by_size = pd.concat(sizes, names=["set"])
     out.mkdir(parents=True, exist_ok=True)
     name = "reference" if split == "pranet" else f"reference_{split}"
     for path, frame in ((f"{name}.csv", table), (f"{name}_by_size.csv", by_size), (f"{name}_images.csv", images)):

@@ -9,12 +9,13 @@ parts are not touched here (benchmarks/evaluate_reference.py does that, once).
 """
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
+from splits import SPLITS, samples_of
 
 from lesionkit import datasets, fusion, losses, metrics
 from lesionkit.depth import DepthNet
@@ -34,21 +35,32 @@ from lesionkit.scenes import SceneConfig
 from lesionkit.segmentation import DepthGuidedSegmenter
 from lesionkit.training import TrainConfig, estimate_depth, train_depth, train_segmenter
 
-# the training parts that are used: the split of published tables, or ClinicDB's videos kept apart (the honest one)
-SPLITS = {
-    "pranet": {"kvasir-seg": "pranet", "cvc-clinicdb": "pranet"},
-    "sequence": {"kvasir-seg": "pranet", "cvc-clinicdb": "sequence"},
-}
-
-
 # (size_px, scenes, epochs, peak learning rate): many small scenes for variety, then others at the size that is shipped
 DEPTH_STAGES = ((128, 6000, 10, 2e-3), (256, 2000, 5, 1e-3), (256, 3400, 4, 8e-4))
-# (edges that a batch is resized to, epochs, peak learning rate): the second, slower and with larger images, goes on
-SEGMENTER_STAGES = (((224, 256, 320), 13, 1e-3), ((256, 320), 22, 6e-4))
 # wider than for short trainings: lesions of every size, colours of other hospitals
 VARIATION = AugmentConfig(
     scale=(0.55, 1.6), brightness=0.25, contrast=0.25, saturation=0.35, hue=0.04, blur=0.25, padding="reflection"
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """edges_px: those that a batch is resized to, one drawn for each; rate: peak learning rate; held: scales of the
+    encoder that no longer learn; variation: what the augmentation does."""
+
+    edges_px: tuple[int, ...]
+    epochs: int
+    rate: float
+    held: int = 0
+    variation: AugmentConfig = VARIATION
+
+
+# each slower than the one before, and with larger images; the last leaves the fine scales as they have become
+SEGMENTER_STAGES = (
+    Stage((224, 256, 320), 13, 1e-3),
+    Stage((256, 320), 22, 6e-4),
+    Stage((320, 352), 18, 5e-4, held=2, variation=replace(VARIATION, illumination=0.3)),
+)
 STANDARD = 0.25  # share of the scenes of the lessons among those of `hard`
 
 
@@ -84,20 +96,21 @@ def depth_report(net: DepthNet, device: torch.device, size_px: int, seed: int) -
     return report
 
 
-def samples_of(part: str, splits: dict[str, str]) -> list[datasets.Sample]:
-    return [sample for name, split in splits.items() for sample in datasets.open_dataset(name).part(part, split)]
+def together(part: str, split: str) -> list[datasets.Sample]:
+    return [sample for samples in samples_of(part, split).values() for sample in samples]
 
 
-def training_frames(splits: dict[str, str], size_px: int, seed: int) -> tuple[Frames, Frames]:
+def training_frames(split: str, size_px: int, seed: int) -> tuple[Frames, Frames]:
     """For training; and lesion-free ones for validation, since every real image shows a lesion."""
-    train, validation = (real_frames(samples_of(part, splits), size_px) for part in ("train", "validation"))
+    train, validation = (real_frames(together(part, split), size_px) for part in ("train", "validation"))
     configs = (SceneConfig.standard(), SceneConfig.hard())
     bare = [replace(config, lesion_free=1.0) for config in configs]
     # more of the hard ones: look-alikes of lesions are what has to be told apart
     mixture = ((32, 10, configs[0]), (64, 10, configs[1]), (60, 11, bare[0]), (160, 11, bare[1]))
     scenes = [rendered_frames("train", n, size_px, seed + shift, config, kept=True) for n, shift, config in mixture]
     held_out = [rendered_frames("validation", 50, size_px, seed, config, kept=True) for config in bare]
-    whole = join([train, *lesion_free(train, 160, 300, seed), *scenes])
+    parts = [train, *lesion_free(train, 160, 300, seed), *scenes]
+    whole = join([replace(part, raw=part.raw[:, :0]) for part in parts])  # a third of the memory, and not learned from
     return whole, join([*lesion_free(validation, 100, 100, seed), *held_out])
 
 
@@ -110,19 +123,20 @@ def segmenter_stages(out: Path, detector: Detector, train: Frames, precision: st
     """Trains `detector.segmenter` in place; each finished stage is kept in `out`."""
     depth = estimate_depth(detector.depth_net, train.image, detector.device)
     loss = losses.weighted("dice", "bce", 0.5)
-    for number, (edges, epochs, rate) in enumerate(SEGMENTER_STAGES, start=1):
+    net = detector.segmenter
+    for number, stage in enumerate(SEGMENTER_STAGES, start=1):
         finished = out / f"segmenter-{number}.safetensors"
         if finished.exists():
-            kept = Detector.from_pretrained(finished, detector.device).segmenter
-            detector.segmenter.load_state_dict(kept.state_dict())
+            net.load_state_dict(Detector.from_pretrained(finished, detector.device).segmenter.state_dict())
             continue
+        net.encoder.hold(stage.held)
         config = TrainConfig(
-            epochs, 16, rate, average=0.995, sizes_px=edges, precision=precision, seed=seed + number - 1
-        )
-        guidance, how = detector.config.guidance, {"log": log, "checkpoint": finished.with_suffix(".pt")}
-        train_segmenter(
-            train, depth, loss, config, detector.device, guidance, detector.segmenter, variation=VARIATION, **how
-        )
+            stage.epochs, 16, stage.rate, average=0.995, sizes_px=stage.edges_px, precision=precision,
+            seed=seed + number - 1,
+        )  # fmt: skip
+        how = {"log": log, "checkpoint": finished.with_suffix(".pt")}
+        guidance = detector.config.guidance
+        train_segmenter(train, depth, loss, config, detector.device, guidance, net, stage.variation, **how)
         detector.save(finished)
 
 
@@ -140,7 +154,7 @@ def log(line: str) -> None:
 @click.command()
 @click.option("--out", type=Path, required=True)
 @click.option("--device", default="auto")
-@click.option("--size-px", default=320, help="edge at which the frames are kept and the detector will run")
+@click.option("--size-px", default=352, help="edge at which the frames are kept and the detector will run")
 @click.option("--encoder", default="efficientnet-lite2")
 @click.option("--precision", default="auto", help="of the segmenter's training")
 @click.option("--alarm-limit", default=0.05, help="share of lesion-free validation frames that may be marked")
@@ -161,8 +175,8 @@ def main(
     log(f"depth on held-out scenes: {depth_report(net, device, size_px, seed)}")
     if only_depth:
         return
-    train, free = training_frames(SPLITS[split], size_px, seed)
-    held_out = samples_of("validation", SPLITS[split])
+    train, free = training_frames(split, size_px, seed)
+    held_out = together("validation", split)
     log(f"{len(train)} training frames; {len(held_out)} and {len(free)} lesion-free ones for validation")
     torch.manual_seed(seed)
     words = f"Kvasir-SEG and CVC-ClinicDB (training parts, {split} split), rendered scenes"

@@ -128,6 +128,9 @@ def hausdorff95(prediction: MaskLike, truth: MaskLike) -> float:
 # --- lesions -----------------------------------------------------------------------------------------
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+# Of the image. Drawn masks carry stray pixels: 12 of the 52 components under 5 % in Kvasir-SEG's PraNet test part are
+# one pixel, the smallest of the others is nineteen times this.
+SPECK = 1e-4
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class LesionMatches:
 
 
 def lesion_matches(prediction: MaskLike, truth: MaskLike, min_iou: float = 0.1) -> LesionMatches:
-    """Lesion by lesion instead of pixel by pixel; lesions are 8-connected components.
+    """Lesion by lesion instead of pixel by pixel; lesions are 8-connected components of at least `SPECK`.
 
     A lesion is detected when one predicted component has at least the IoU `min_iou` with it. The default,
     0.1, is that of medical object detection (Jaeger et al. 2020, Retina U-Net; Baumgartner et al. 2021,
@@ -150,7 +153,7 @@ def lesion_matches(prediction: MaskLike, truth: MaskLike, min_iou: float = 0.1) 
     """
     p, t = _pair(prediction, truth)
     predicted, n_predicted = label(p, structure=EIGHT_NEIGHBOURS)
-    true, n_true = label(t, structure=EIGHT_NEIGHBOURS)
+    true, n_true = label(_without_specks(t), structure=EIGHT_NEIGHBOURS)
     # overlap[i, j]: pixels of true lesion i in predicted component j; row and column 0 are the background
     overlap = np.zeros((n_true + 1, n_predicted + 1), dtype=int)
     np.add.at(overlap, (true, predicted), 1)
@@ -162,6 +165,11 @@ def lesion_matches(prediction: MaskLike, truth: MaskLike, min_iou: float = 0.1) 
         detected=tuple((fit >= min_iou).tolist()),
         false_components=int((overlap[1:, 1:].sum(0) == 0).sum()),
     )
+
+
+def _without_specks(mask: np.ndarray) -> np.ndarray:
+    components, _ = label(mask, structure=EIGHT_NEIGHBOURS)
+    return mask & (np.bincount(components.ravel())[components] >= SPECK * mask.size)
 
 
 # --- false alarms ------------------------------------------------------------------------------------

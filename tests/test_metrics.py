@@ -174,6 +174,14 @@ def test_lesion_matches_by_hand():
     assert found.false_components == 2
 
 
+def test_a_stray_pixel_of_a_drawn_mask_is_no_lesion():
+    truth = np.zeros((120, 200), dtype=bool)  # a ten-thousandth of it are 2.4 pixels
+    truth[20:40, 20:40] = truth[100, 100:102] = truth[60, 60:63] = True
+    found = metrics.lesion_matches(truth, truth)
+    assert found.area_fraction == (400 / 24000, 3 / 24000)
+    assert found.false_components == 1  # the stray pixels were marked, where no lesion is
+
+
 def test_lesions_that_touch_at_a_corner_are_one():
     truth = rectangle((2, 2, 2, 2), (4, 4, 2, 2))
     assert len(metrics.lesion_matches(truth, truth).detected) == 1
