@@ -119,12 +119,14 @@ def lesion_free(frames: Frames, crops: int, mirrors: int, seed: int) -> tuple[Fr
     return lesion_free_crops(frames, crops, seed), lesion_free_mirrors(frames, mirrors, seed)
 
 
-def segmenter_stages(out: Path, detector: Detector, train: Frames, precision: str, seed: int) -> None:
+def segmenter_stages(
+    out: Path, detector: Detector, train: Frames, precision: str, seed: int, stages: tuple[Stage, ...]
+) -> None:
     """Trains `detector.segmenter` in place; each finished stage is kept in `out`."""
     depth = estimate_depth(detector.depth_net, train.image, detector.device)
     loss = losses.weighted("dice", "bce", 0.5)
     net = detector.segmenter
-    for number, stage in enumerate(SEGMENTER_STAGES, start=1):
+    for number, stage in enumerate(stages, start=1):
         finished = out / f"segmenter-{number}.safetensors"
         if finished.exists():
             net.load_state_dict(Detector.from_pretrained(finished, detector.device).segmenter.state_dict())
@@ -160,13 +162,14 @@ def log(line: str) -> None:
 @click.option("--alarm-limit", default=0.05, help="share of lesion-free validation frames that may be marked")
 @click.option("--seed", default=0)
 @click.option("--split", type=click.Choice(list(SPLITS)), default="pranet")
+@click.option("--stages", default=len(SEGMENTER_STAGES), help="how many of the segmenter's, for a shorter training")
 @click.option("--guidance", default="depth")
 @click.option("--depth-precision", default="auto", help="bf16 is faster on CPUs with matrix tiles")
 @click.option("--depth-scale", default=1.0, help="below 1 shortens the depth training, for a trial")
 @click.option("--only-depth", is_flag=True, help="stop after the depth network")
 def main(
     out: Path, device: str, size_px: int, encoder: str, precision: str, alarm_limit: float, seed: int, split: str,
-    guidance: str, depth_precision: str, depth_scale: float, only_depth: bool,
+    stages: int, guidance: str, depth_precision: str, depth_scale: float, only_depth: bool,
 ) -> None:
     device = resolve(device)
     seed_everything(seed)
@@ -182,7 +185,7 @@ def main(
     words = f"Kvasir-SEG and CVC-ClinicDB (training parts, {split} split), rendered scenes"
     config = DetectorConfig(size_px, guidance, encoder, trained_on=words)
     detector = Detector(net, DepthGuidedSegmenter(guidance, encoder), config, device)
-    segmenter_stages(out, detector, train, precision, seed)
+    segmenter_stages(out, detector, train, precision, seed, SEGMENTER_STAGES[:stages])
     detector.threshold = metrics.best_threshold(*measure(detector, held_out, free), alarm_limit=alarm_limit)
     log(f"threshold {detector.threshold} from {len(held_out)} validation images and {len(free)} lesion-free frames")
     log(f"saved {detector.save(out / 'weights.safetensors')}")
