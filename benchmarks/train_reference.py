@@ -2,14 +2,14 @@
 
     LESIONKIT_DATA=... python benchmarks/train_reference.py --out runs/reference
 
-Stages, each resumable after a kill: depth network on rendered scenes (128 px, then 256 px); segmentation on
-the training parts of Kvasir-SEG and CVC-ClinicDB (PraNet split, less the validation part) with lesion-free crops of
-the same images and rendered scenes; threshold fixed on the validation part. Writes weights.safetensors; the test
-parts are not touched here (benchmarks/evaluate_reference.py does that, once).
+Stages, each resumable after a kill: depth network on rendered scenes (128 px, then 256 px); segmentation on the
+training parts of Kvasir-SEG and CVC-ClinicDB (PraNet split, less the validation part) with lesion-free crops and
+mirrored halves of the same images and rendered scenes; threshold fixed on the validation part. Writes
+weights.safetensors; the test parts are not touched here (benchmarks/evaluate_reference.py does that, once).
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -41,26 +41,8 @@ DEPTH_STAGES = ((128, 6000, 10, 2e-3), (256, 2000, 5, 1e-3), (256, 3400, 4, 8e-4
 VARIATION = AugmentConfig(
     scale=(0.55, 1.6), brightness=0.25, contrast=0.25, saturation=0.35, hue=0.04, blur=0.25, padding="reflection"
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Stage:
-    """edges_px: those that a batch is resized to, one drawn for each; rate: peak learning rate; held: scales of the
-    encoder that no longer learn; variation: what the augmentation does."""
-
-    edges_px: tuple[int, ...]
-    epochs: int
-    rate: float
-    held: int = 0
-    variation: AugmentConfig = VARIATION
-
-
-# each slower than the one before, and with larger images; the last leaves the fine scales as they have become
-SEGMENTER_STAGES = (
-    Stage((224, 256, 320), 13, 1e-3),
-    Stage((256, 320), 22, 6e-4),
-    Stage((320, 352), 18, 5e-4, held=2, variation=replace(VARIATION, illumination=0.3)),
-)
+# (edges that a batch is resized to, epochs, peak learning rate): the second, slower and with larger images, goes on
+SEGMENTER_STAGES = (((224, 256, 320), 13, 1e-3), ((256, 320), 22, 6e-4))
 STANDARD = 0.25  # share of the scenes of the lessons among those of `hard`
 
 
@@ -100,18 +82,27 @@ def together(part: str, split: str) -> list[datasets.Sample]:
     return [sample for samples in samples_of(part, split).values() for sample in samples]
 
 
-def training_frames(split: str, size_px: int, seed: int) -> tuple[Frames, Frames]:
-    """For training; and lesion-free ones for validation, since every real image shows a lesion."""
-    train, validation = (real_frames(together(part, split), size_px) for part in ("train", "validation"))
+def scene_configs() -> tuple[tuple[SceneConfig, SceneConfig], tuple[SceneConfig, SceneConfig]]:
+    """`standard` and `hard`; and both without lesions, since every real image shows one."""
     configs = (SceneConfig.standard(), SceneConfig.hard())
-    bare = [replace(config, lesion_free=1.0) for config in configs]
+    return configs, tuple(replace(config, lesion_free=1.0) for config in configs)
+
+
+def training_frames(split: str, size_px: int, seed: int) -> Frames:
+    """Real images, lesion-free parts of them, and rendered scenes."""
+    real = real_frames(together("train", split), size_px)
+    configs, bare = scene_configs()
     # more of the hard ones: look-alikes of lesions are what has to be told apart
     mixture = ((32, 10, configs[0]), (64, 10, configs[1]), (60, 11, bare[0]), (160, 11, bare[1]))
     scenes = [rendered_frames("train", n, size_px, seed + shift, config, kept=True) for n, shift, config in mixture]
-    held_out = [rendered_frames("validation", 50, size_px, seed, config, kept=True) for config in bare]
-    parts = [train, *lesion_free(train, 160, 300, seed), *scenes]
-    whole = join([replace(part, raw=part.raw[:, :0]) for part in parts])  # a third of the memory, and not learned from
-    return whole, join([*lesion_free(validation, 100, 100, seed), *held_out])
+    parts = [real, *lesion_free(real, 160, 300, seed), *scenes]
+    return join([replace(part, raw=part.raw[:, :0]) for part in parts])  # a third of the memory, and not learned from
+
+
+def free_frames(split: str, size_px: int, seed: int) -> Frames:
+    """Lesion-free ones for validation."""
+    scenes = [rendered_frames("validation", 50, size_px, seed, bare, kept=True) for bare in scene_configs()[1]]
+    return join([*lesion_free(real_frames(together("validation", split), size_px), 100, 100, seed), *scenes])
 
 
 def lesion_free(frames: Frames, crops: int, mirrors: int, seed: int) -> tuple[Frames, Frames]:
@@ -119,26 +110,25 @@ def lesion_free(frames: Frames, crops: int, mirrors: int, seed: int) -> tuple[Fr
     return lesion_free_crops(frames, crops, seed), lesion_free_mirrors(frames, mirrors, seed)
 
 
-def segmenter_stages(
-    out: Path, detector: Detector, train: Frames, precision: str, seed: int, stages: tuple[Stage, ...]
-) -> None:
+def segmenter_stages(out: Path, detector: Detector, split: str, precision: str, seed: int, stages: tuple) -> None:
     """Trains `detector.segmenter` in place; each finished stage is kept in `out`."""
-    depth = estimate_depth(detector.depth_net, train.image, detector.device)
-    loss = losses.weighted("dice", "bce", 0.5)
-    net = detector.segmenter
-    for number, stage in enumerate(stages, start=1):
+    train = depth = None
+    for number, (edges, epochs, rate) in enumerate(stages, start=1):
         finished = out / f"segmenter-{number}.safetensors"
         if finished.exists():
-            net.load_state_dict(Detector.from_pretrained(finished, detector.device).segmenter.state_dict())
+            kept = Detector.from_pretrained(finished, detector.device).segmenter
+            detector.segmenter.load_state_dict(kept.state_dict())
             continue
-        net.encoder.hold(stage.held)
+        if train is None:
+            train = training_frames(split, max(edge for stage in stages for edge in stage[0]), seed)
+            depth = estimate_depth(detector.depth_net, train.image, detector.device)
+            log(f"{len(train)} training frames")
         config = TrainConfig(
-            stage.epochs, 16, stage.rate, average=0.995, sizes_px=stage.edges_px, precision=precision,
-            seed=seed + number - 1,
-        )  # fmt: skip
+            epochs, 16, rate, average=0.995, sizes_px=edges, precision=precision, seed=seed + number - 1
+        )
+        loss, guidance = losses.weighted("dice", "bce", 0.5), detector.config.guidance
         how = {"log": log, "checkpoint": finished.with_suffix(".pt")}
-        guidance = detector.config.guidance
-        train_segmenter(train, depth, loss, config, detector.device, guidance, net, stage.variation, **how)
+        train_segmenter(train, depth, loss, config, detector.device, guidance, detector.segmenter, VARIATION, **how)
         detector.save(finished)
 
 
@@ -156,7 +146,7 @@ def log(line: str) -> None:
 @click.command()
 @click.option("--out", type=Path, required=True)
 @click.option("--device", default="auto")
-@click.option("--size-px", default=352, help="edge at which the frames are kept and the detector will run")
+@click.option("--size-px", default=320, help="edge at which the detector will run")
 @click.option("--encoder", default="efficientnet-lite2")
 @click.option("--precision", default="auto", help="of the segmenter's training")
 @click.option("--alarm-limit", default=0.05, help="share of lesion-free validation frames that may be marked")
@@ -178,14 +168,12 @@ def main(
     log(f"depth on held-out scenes: {depth_report(net, device, size_px, seed)}")
     if only_depth:
         return
-    train, free = training_frames(split, size_px, seed)
-    held_out = together("validation", split)
-    log(f"{len(train)} training frames; {len(held_out)} and {len(free)} lesion-free ones for validation")
     torch.manual_seed(seed)
     words = f"Kvasir-SEG and CVC-ClinicDB (training parts, {split} split), rendered scenes"
     config = DetectorConfig(size_px, guidance, encoder, trained_on=words)
     detector = Detector(net, DepthGuidedSegmenter(guidance, encoder), config, device)
-    segmenter_stages(out, detector, train, precision, seed, SEGMENTER_STAGES[:stages])
+    segmenter_stages(out, detector, split, precision, seed, SEGMENTER_STAGES[:stages])
+    held_out, free = together("validation", split), free_frames(split, size_px, seed)
     detector.threshold = metrics.best_threshold(*measure(detector, held_out, free), alarm_limit=alarm_limit)
     log(f"threshold {detector.threshold} from {len(held_out)} validation images and {len(free)} lesion-free frames")
     log(f"saved {detector.save(out / 'weights.safetensors')}")

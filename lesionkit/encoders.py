@@ -82,18 +82,6 @@ class _Encoder(nn.Module):
     def normalise(self, image: Float[Tensor, "b 3 h w"]) -> Tensor:
         return (image - self.mean) / self.deviation
 
-    def finest(self, scales: int) -> list[nn.Module]:
-        """The layers of the `scales` finest scales (0 to 5). Raises EncoderError where they cannot be told apart."""
-        if scales:
-            raise EncoderError(f"the scales of {type(self).__name__} cannot be told apart: use another encoder")
-        return []
-
-    def hold(self, scales: int) -> None:
-        """From now on the `scales` finest scales keep their weights and need no gradient: on a CPU a third of the time
-        of a training step, though few of the parameters lie there."""
-        for part in self.finest(scales):
-            part.requires_grad_(False)
-
 
 class SmallEncoder(_Encoder):
     """The kit's own: two 3×3 convolutions a scale, 0.47 million parameters, from scratch. For reading and for tests."""
@@ -106,9 +94,6 @@ class SmallEncoder(_Encoder):
         self.stages = nn.ModuleList(
             nn.Sequential(block(a, b, stride=2), block(b, b)) for a, b in pairwise(widths)
         )
-
-    def finest(self, scales: int) -> list[nn.Module]:
-        return list(self.stages[:scales])
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         x, features = self.normalise(image), []
@@ -140,9 +125,6 @@ class EfficientNetLite(_Encoder):
         # a scale ends just before the next block with a stride, or at the last block
         self.ends = [i for i in range(len(strides)) if i + 1 == len(strides) or strides[i + 1] == 2]
         self.channels = tuple(self.blocks[i]._project_conv.out_channels for i in self.ends)
-
-    def finest(self, scales: int) -> list[nn.Module]:
-        return [self.stem, self.stem_norm, *self.blocks[: self.ends[scales - 1] + 1]] if scales else []
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         x = self.activation(self.stem_norm(self.stem(self.normalise(image))))

@@ -182,22 +182,3 @@ def test_folding_leaves_the_network_as_it_was_and_does_not_follow_it():
     old = fast(image())[-1]
     torch.nn.init.zeros_(net.stages[-1][-1][1].weight)
     assert torch.equal(fast(image())[-1], old)
-
-
-@pytest.mark.parametrize("name", ["efficientnet-lite0", "small"])
-@pytest.mark.parametrize("scales", [0, 2, 5])
-def test_held_scales_keep_their_weights_and_the_coarser_ones_learn(name, scales):
-    encoder = make_encoder(name, pretrained=False)
-    encoder.hold(scales)
-    for i, feature in enumerate(encoder(image())):
-        assert feature.requires_grad == (i >= scales)
-    learning = [p for p in encoder.parameters() if p.requires_grad]
-    held = sum(p.numel() for part in encoder.finest(scales) for p in part.parameters())
-    assert held + sum(p.numel() for p in learning) == sum(p.numel() for p in encoder.parameters())
-
-
-def test_timm_encoders_hold_nothing(timm):
-    encoder = make_encoder("timm:five")
-    encoder.hold(0)
-    with pytest.raises(EncoderError, match="cannot be told apart"):
-        encoder.hold(1)
