@@ -153,23 +153,20 @@ def lesion_matches(prediction: MaskLike, truth: MaskLike, min_iou: float = 0.1) 
     """
     p, t = _pair(prediction, truth)
     predicted, n_predicted = label(p, structure=EIGHT_NEIGHBOURS)
-    true, n_true = label(_without_specks(t), structure=EIGHT_NEIGHBOURS)
+    true, n_true = label(t, structure=EIGHT_NEIGHBOURS)
     # overlap[i, j]: pixels of true lesion i in predicted component j; row and column 0 are the background
     overlap = np.zeros((n_true + 1, n_predicted + 1), dtype=int)
     np.add.at(overlap, (true, predicted), 1)
     union = overlap.sum(1, keepdims=True) + overlap.sum(0, keepdims=True) - overlap
-    fit = (overlap[1:, 1:] / union[1:, 1:]).max(axis=1, initial=0.0)
+    sizes = overlap.sum(1)
+    lesions = 1 + np.flatnonzero(sizes[1:] >= SPECK * t.size)
+    fit = (overlap[lesions, 1:] / union[lesions, 1:]).max(axis=1, initial=0.0)
     return LesionMatches(
-        area_fraction=tuple((overlap.sum(1)[1:] / t.size).tolist()),
+        area_fraction=tuple((sizes[lesions] / t.size).tolist()),
         best_iou=tuple(fit.tolist()),
         detected=tuple((fit >= min_iou).tolist()),
-        false_components=int((overlap[1:, 1:].sum(0) == 0).sum()),
+        false_components=int((overlap[lesions, 1:].sum(0) == 0).sum()),
     )
-
-
-def _without_specks(mask: np.ndarray) -> np.ndarray:
-    components, _ = label(mask, structure=EIGHT_NEIGHBOURS)
-    return mask & (np.bincount(components.ravel())[components] >= SPECK * mask.size)
 
 
 # --- false alarms ------------------------------------------------------------------------------------
