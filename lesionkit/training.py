@@ -24,7 +24,6 @@ from lesionkit import losses
 from lesionkit.depth import DepthMaps, DepthNet
 from lesionkit.frames import Frames
 from lesionkit.preprocess import Augment, AugmentConfig
-from lesionkit.relight import Relight
 from lesionkit.segmentation import DepthGuidedSegmenter, draw_donors
 from lesionkit.writing import write_bytes
 
@@ -260,15 +259,6 @@ def augmented(stages: nn.Module) -> Callable[[Batch], Batch]:
     return augment
 
 
-def relit(relight: Relight, augment: Callable[[Batch], Batch]) -> Callable[[Batch], Batch]:
-    """`augment` on rendered scenes under another light; first, while every pixel still has its place in space."""
-
-    def change(batch: Batch) -> Batch:
-        return augment({**batch, "image": relight(batch["image"], batch["depth"], batch["content"])})
-
-    return change
-
-
 def rescaled(augment: Callable[[Batch], Batch] | None, sizes_px: tuple[int, ...]) -> Callable[[Batch], Batch] | None:
     """`augment` if there is one, then every map of the batch resized to one of the edges, drawn from torch's global
     generator."""
@@ -317,18 +307,15 @@ def train_depth(
     config: TrainConfig,
     device: torch.device | str = "cpu",
     net: DepthNet | None = None,
-    relight: Relight | None = None,
     **how,
 ) -> tuple[DepthNet, History]:
     """A depth network on rendered scenes, frames or what `frames.depth_frames` gives; `net` trains one further, in
-    place. relight: for what has to carry over to other cameras. `how` goes on to `fit`."""
+    place. `how` goes on to `fit`."""
     torch.manual_seed(config.seed)
     net = net or DepthNet()
     named = frames if isinstance(frames, dict) else vars(frames)
     data = {name: named[name] for name in ("image", "depth", "content")}
-    augment = augmented(Augment(DEPTH_AUGMENT))
-    augment = relit(relight, augment) if relight else augment
-    return net, fit(net, data, depth_objective, config, device, augment, **how)
+    return net, fit(net, data, depth_objective, config, device, augmented(Augment(DEPTH_AUGMENT)), **how)
 
 
 def train_segmenter(
