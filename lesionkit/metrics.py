@@ -225,11 +225,14 @@ def best_threshold(
     thresholds: Iterable[float] = THRESHOLDS,
     alarm_limit: float = 1.0,
 ) -> float:
-    """The threshold with the highest mean Dice over the images with a lesion; p > threshold is lesion.
+    """The threshold nearest to 0.5 whose mean Dice over the images with a lesion is as good as the best one's, within
+    a standard error of their paired difference; p > threshold is lesion.
 
-    Only thresholds at which at most `alarm_limit` of the lesion-free images raise a false alarm are asked; where none
-    is low enough, those with the fewest. For the validation part only: a threshold chosen on the test part makes the
-    test result too good. Of equal ones the nearest to 0.5 is taken. `probabilities` are maps in [0, 1] of the truths'
+    The curve is often flat, so that the very best of a few dozen images is an accident, and one near 0 or 1 costs the
+    edges (the rule of one standard error: Breiman et al., Classification and Regression Trees, 1984). Only thresholds
+    at which at most `alarm_limit` of the lesion-free images raise a false alarm are asked; where none is low enough,
+    those with the fewest. For the validation part only: a threshold chosen on the test part makes the test result too
+    good. `probabilities` are maps in [0, 1] of the truths'
     sizes (single maps, or a B×1×H×W tensor). Raises ValueError without an image that shows a lesion.
     """
     pairs = [(p, as_mask(t)) for _, p, t in _named_pairs(probabilities, truths, None)]
@@ -238,6 +241,14 @@ def best_threshold(
         raise ValueError("no image with a lesion: a threshold cannot be chosen by Dice")
     alarms = {x: np.mean([false_alarm(p > x) for p in free]) if free else 0.0 for x in thresholds}
     allowed = [x for x in alarms if alarms[x] <= max(alarm_limit, min(alarms.values()))]
-    scores = {x: np.mean([dice(p > x, t) for p, t in lesions]) for x in allowed}
-    best = max(scores.values())
-    return float(min((x for x in scores if scores[x] == best), key=lambda x: abs(x - 0.5)))
+    scores = {x: np.array([dice(p > x, t) for p, t in lesions]) for x in allowed}
+    best = max(scores.values(), key=np.mean)
+    as_good = [x for x in allowed if _no_worse(scores[x] - best)]
+    return float(min(as_good, key=lambda x: abs(x - 0.5)))
+
+
+def _no_worse(differences: np.ndarray) -> bool:
+    """Whether the mean of paired differences lies within one standard error of zero, or above."""
+    n = len(differences)
+    error = differences.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
+    return bool(differences.mean() + error >= 0)

@@ -323,6 +323,19 @@ def test_best_threshold_keeps_false_alarms_rare():
     assert metrics.best_threshold(*pair, thresholds=[0.05, 0.2], alarm_limit=0.0) == 0.2  # none is low enough
 
 
+def test_best_threshold_is_not_the_accident_of_a_flat_curve():
+    """At 0.1 two images gain a pixel and one has one too many, so 0.1 is better by chance: 0.5 is as good. Where every
+    image gains, it is not."""
+    truth = np.zeros((4, 4), bool)
+    truth[:2] = True
+    missed, extra = truth * 0.9, truth * 0.9
+    missed[0, 0], extra[3, 3] = 0.3, 0.3  # seen at 0.1 alone: rightly, and wrongly
+    mixed = [missed, missed, extra], [truth] * 3
+    assert metrics.dice(missed > 0.1, truth) - metrics.dice(missed > 0.5, truth) > 0.05
+    assert metrics.best_threshold(*mixed, thresholds=[0.1, 0.5]) == 0.5
+    assert metrics.best_threshold([missed] * 4, [truth] * 4, thresholds=[0.1, 0.5]) == 0.1
+
+
 def test_best_threshold_looks_at_images_with_a_lesion_only():
     # The lesion-free image would call for a high threshold; it has no Dice.
     lesion, free = np.where(TRUTH, 0.3, 0.1), np.full((4, 4), 0.9)
