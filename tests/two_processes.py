@@ -1,6 +1,7 @@
 """Run by test_training under torchrun, as one process or as two: a short training, its record in the given file."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def main(record: Path) -> None:
         weights = torch.cat([p.detach().flatten() for p in model.parameters()]).tolist()
         record.write_text(json.dumps({"processes": processes, "loss": history.loss, "weights": weights}))
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        torch.distributed.barrier()
+        os._exit(0)  # all is written; an orderly exit now and then aborts over a thread of torch's that still runs
 
 
 if __name__ == "__main__":
