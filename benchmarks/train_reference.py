@@ -4,8 +4,8 @@
 
 Stages, each resumable after a kill: depth network on rendered scenes (128 px, then 256 px); segmentation on the
 training parts of Kvasir-SEG and CVC-ClinicDB (PraNet split, less the validation part) with lesion-free crops and
-mirrored halves of the same images and rendered scenes; threshold fixed on the validation part. Writes
-weights.safetensors; the test parts are not touched here (benchmarks/evaluate_reference.py does that, once).
+mirrored halves of the same images and rendered scenes; the mean of its last stages; threshold fixed on the validation
+part. Writes weights.safetensors; the test parts are not touched here (benchmarks/evaluate_reference.py does that).
 """
 
 import time
@@ -45,6 +45,7 @@ VARIATION = AugmentConfig(
 # (edges that a batch is resized to, epochs, peak learning rate): the later, slower and with larger images, go on
 SEGMENTER_STAGES = (((224, 256, 320), 13, 1e-3), ((256, 320), 22, 6e-4), ((256, 320), 30, 6e-4))
 DROP_PATH = 0.2  # of the encoder: without it the third stage learns its images by heart
+BLEND = {2: 0.65, 3: 0.35}  # of these stages' weights the mean, which validation prefers to either
 STANDARD = 0.25  # share of the scenes of the lessons among those of `hard`
 
 
@@ -134,6 +135,17 @@ def segmenter_stages(out: Path, detector: Detector, split: str, precision: str, 
         detector.save(finished)
 
 
+def blended(out: Path) -> dict[str, torch.Tensor]:
+    """The mean of the finished stages' weights by BLEND."""
+    stages = {n: Detector.from_pretrained(out / f"segmenter-{n}.safetensors", "cpu").segmenter for n in BLEND}
+    states = {n: segmenter.state_dict() for n, segmenter in stages.items()}
+    counts = next(iter(states.values()))  # batch norm's counters of steps are whole numbers, and no longer needed
+    return {
+        name: sum(BLEND[n] * states[n][name] for n in BLEND) if value.is_floating_point() else value
+        for name, value in counts.items()
+    }
+
+
 def measure(detector: Detector, samples: list, free: Frames) -> tuple[list, list]:
     """Probability and truth of validation images at the original's size, and of lesion-free frames."""
     found = [(detector(image).probability, mask) for image, mask in map(datasets.read_sample, samples)]
@@ -176,6 +188,8 @@ def main(
     detector = Detector(net, DepthGuidedSegmenter(guidance, encoder), config, device)
     detector.segmenter.encoder.drop_path = DROP_PATH
     segmenter_stages(out, detector, split, precision, seed, SEGMENTER_STAGES[:stages])
+    if stages == len(SEGMENTER_STAGES):
+        detector.segmenter.load_state_dict(blended(out))
     held_out, free = together("validation", split), free_frames(split, size_px, seed)
     detector.threshold = metrics.best_threshold(*measure(detector, held_out, free), alarm_limit=alarm_limit)
     log(f"threshold {detector.threshold} from {len(held_out)} validation images and {len(free)} lesion-free frames")
