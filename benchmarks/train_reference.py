@@ -19,7 +19,7 @@ from splits import SPLITS, samples_of
 
 from lesionkit import datasets, fusion, losses, metrics
 from lesionkit.depth import DepthNet
-from lesionkit.detector import Detector, DetectorConfig, load_depth, save_depth
+from lesionkit.detector import USABLE_GUIDANCE, Detector, DetectorConfig, load_depth, save_depth
 from lesionkit.devices import resolve, seed_everything
 from lesionkit.frames import (
     Frames,
@@ -167,7 +167,7 @@ def log(line: str) -> None:
 @click.option("--seed", default=0)
 @click.option("--split", type=click.Choice(list(SPLITS)), default="pranet")
 @click.option("--stages", default=len(SEGMENTER_STAGES), help="how many of the segmenter's, for a shorter training")
-@click.option("--guidance", default="depth")
+@click.option("--guidance", type=click.Choice(USABLE_GUIDANCE), default="depth")
 @click.option("--depth-precision", default="auto", help="bf16 is faster on CPUs with matrix tiles")
 @click.option("--depth-scale", default=1.0, help="below 1 shortens the depth training, for a trial")
 @click.option("--only-depth", is_flag=True, help="stop after the depth network")

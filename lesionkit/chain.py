@@ -260,10 +260,17 @@ def _data_listing(name: str) -> list[tuple[str, int, int]]:
 
 
 def fingerprint(plan: Plan, name: str, inputs: Mapping[str, Any]) -> str:
-    """One hash of `inputs` and of the notebook's own cells (without their outputs)."""
+    """One hash of `inputs`, of the notebook's own cells (without their outputs) and of what earlier ones left."""
     notebook = nbformat.read(plan.notebook(name), as_version=4)
     cells = [(cell.cell_type, cell.source) for cell in notebook.cells]
-    return hashlib.sha256(json.dumps([inputs, cells], sort_keys=True).encode()).hexdigest()
+    earlier = NOTEBOOKS[: NOTEBOOKS.index(name)] if name in NOTEBOOKS else NOTEBOOKS
+    left = {artefact: _digest(plan.dir / "artefacts" / artefact)
+            for other in earlier for artefact in parameters.ARTEFACTS.get(other, ())}  # fmt: skip
+    return hashlib.sha256(json.dumps([inputs, cells, left], sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _finished(plan: Plan, inputs: Mapping[str, Any]) -> tuple[str, ...]:

@@ -61,9 +61,10 @@ def problems(notebook: NotebookNode, private: list[str]) -> list[str]:
     found = []
     for number, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", []):
-            text = str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
+            shown = [content for kind, content in output.get("data", {}).items() if kind.startswith("text/")]
+            text = "".join(map(str, [output.get("text", ""), *shown]))
             if output.output_type == "stream" and output.name == "stderr":
-                found.append(f"cell {number} printed to stderr: {text.strip().splitlines()[0]}")
+                found.append(f"cell {number} printed to stderr: {text.strip()[:80]!r}")
             elif any(path in text for path in private):
                 found.append(f"cell {number} shows a path of this machine: {text.strip()[:80]!r}")
     return found

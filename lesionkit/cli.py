@@ -19,14 +19,26 @@ class OneLine(click.ClickException):
 
 
 class Commands(click.Group):
-    """A group whose usage errors are one line, too."""
+    """A group whose usage errors are one line, too: its own options' and its commands'."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _usage_in_one_line():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _usage_in_one_line():
             return super().invoke(ctx)
-        except click.UsageError as error:
-            command = error.ctx.command_path if error.ctx else "lesionkit"
-            raise OneLine(f"{error.format_message()} See `{command} --help`.", 2) from None
+
+
+@contextmanager
+def _usage_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise  # no error: `lesionkit` alone shows the help
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "lesionkit"
+        raise OneLine(f"{error.format_message()} See `{command} --help`.", 2) from None
 
 
 @contextmanager
@@ -129,10 +141,13 @@ def _check_detect(folder: Path, weights: str, threshold: float | None) -> None:
 
     if threshold is not None and not 0 < threshold < 1:  # also refuses nan
         raise UsageError(f"--threshold is {threshold}, but must lie between 0 and 1, both excluded")
-    if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
-        raise UsageError(f"--out is {folder}, but a file stands there: give the path of a folder")
-    if weights != "reference" and not Path(weights).is_file():
-        raise UsageError(f"--weights {weights} does not exist: give `reference` or a .safetensors file")
+    try:
+        if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
+            raise UsageError(f"--out is {folder}, but a file stands there: give the path of a folder")
+        if weights != "reference" and not Path(weights).is_file():
+            raise UsageError(f"--weights {weights} does not exist: give `reference` or a .safetensors file")
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise UsageError(f"{error.filename} cannot be used ({error.strerror}): give another path") from None
 
 
 def _detector(weights: str, threshold: float | None, device: str) -> Any:

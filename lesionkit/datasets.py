@@ -59,10 +59,6 @@ class Entry(Source):
     splits: tuple[str, ...]  # the first is the default
     size_wh: tuple[int, int] | None = None  # None: sizes vary
 
-    @property
-    def default_split(self) -> str:
-        return self.splits[0]
-
 
 REGISTRY: dict[str, Entry] = {
     "kvasir-seg": Entry(

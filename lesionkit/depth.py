@@ -36,7 +36,8 @@ class DepthMaps:
     """The four depth images of the method, each b×1×h×w.
 
     first: the global map; second: the *signed* logarithmic correction seen locally; third: first and second
-    superposed (first · e^second); target: third after local refinement. All but `second` are positive depths.
+    superposed (first · e^second, but for the bound of `to_depth`); target: third after local refinement. All but
+    `second` are positive depths.
     """
 
     first: Float[Tensor, "b 1 h w"]
@@ -52,7 +53,7 @@ PARTS = ("global", "local", "refinement")
 class DepthConfig:
     """Size of the networks: 1.8 million parameters, hardly any of them at full resolution."""
 
-    blocks: int = 13  # of the 16 of EfficientNet-Lite0; two million parameters sit in the last three
+    blocks: int = 13  # of the 16 of EfficientNet-Lite0; half of its parameters sit in the last three
     decoder_channels: tuple[int, ...] = (96, 64, 40, 24)  # from 1/32 of what the global network sees up to 1/2
     local_channels: int = 12  # full resolution is dear: 12 channels cost as much as 48 at a quarter
     parts: tuple[str, ...] = PARTS  # an ablation leaves some out; what is left out adds nothing to the sum
@@ -73,8 +74,8 @@ def up_to(features: Tensor, like: Tensor) -> Tensor:
 
 
 class GlobalDepth(nn.Module):
-    """b×3×h×w in [0, 1] → log depth b×1×(h/4)×(w/4). It sees the scene at half resolution: an encoder that has learned
-    on ImageNet what is texture and what is shape, the scene's mean feature added at the bottom (the receptive field is
+    """b×3×h×w in [0, 1] → log depth b×1×(h/4)×(w/4). It sees the scene at half resolution: an encoder that begins
+    with ImageNet's features, the scene's mean feature added at the bottom (the receptive field is
     the whole image), and a light decoder."""
 
     def __init__(self, config: DepthConfig, pretrained: bool):

@@ -45,6 +45,7 @@ def fetch(name: str, root: Path | None = None, url: str | None = None) -> Path:
         _unpack(name, url, archives.obtain(name, url, work), work / name)
         require_sound(name, _verify(name, work / name), f"the archive {url}")
         _move_in(work / name, target)
+        require_sound(name, _verify(name, target), str(target))  # what lay there already is checked as well
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target

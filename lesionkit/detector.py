@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lesionkit import fusion
 from lesionkit.depth import DepthNet
 from lesionkit.devices import resolve
-from lesionkit.encoders import folded, is_known
+from lesionkit.encoders import EncoderError, folded, is_known
 from lesionkit.preprocess import STRIDE, PreprocessError, preprocess
 from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
 from lesionkit.writing import write_bytes
@@ -81,9 +81,13 @@ class Detection:
 
 
 class Detector:
-    """The whole method. `detector(image)` takes an h×w×3 uint8 array, or a b×3×h×w float tensor in [0, 1]."""
+    """The whole method. `detector(image)` takes an h×w×3 uint8 array, or a b×3×h×w float tensor in [0, 1]. Raises
+    ValueError when the configuration says another guidance or encoder than the segmenter has."""
 
     def __init__(self, depth: DepthNet, segmenter: DepthGuidedSegmenter, config: DetectorConfig, device: str = "auto"):
+        has, says = (segmenter.guidance, segmenter.encoder_name), (config.guidance, config.encoder)
+        if has != says:  # all arms have the same parameters, so a file would be read as another arm in silence
+            raise ValueError(f"the segmenter has {', '.join(has)} but its configuration says {', '.join(says)}")
         self.device = resolve(str(device))
         self.depth_net = depth.to(self.device, memory_format=torch.channels_last).eval()
         self.segmenter = segmenter.to(self.device, memory_format=torch.channels_last).eval()
@@ -96,7 +100,10 @@ class Detector:
         path = ASSETS / "reference.safetensors" if str(weights) == "reference" else Path(weights)
         config, tensors = _read(path)
         depth = DepthNet(pretrained=False)
-        segmenter = DepthGuidedSegmenter(config.guidance, config.encoder, pretrained=False)
+        try:
+            segmenter = DepthGuidedSegmenter(config.guidance, config.encoder, pretrained=False)
+        except EncoderError as error:
+            raise WeightsError(f"{path} cannot be used here: {error}") from None
         _load_strictly(nn.ModuleDict({"depth": depth, "segmenter": segmenter}), tensors, path)
         return cls(depth, segmenter, config, device)
 
@@ -109,11 +116,16 @@ class Detector:
 
     def save(self, path: str | Path) -> Path:
         """Writes the weights in half precision (vectors, such as batch statistics, in single) with the configuration
-        and the current threshold in the header. In one step: no half-written file is ever seen."""
+        and the current threshold in the header. In one step: no half-written file is ever seen. Raises WeightsError for
+        what `from_pretrained` would not read: a guidance that needs more than an image, a threshold of 0 or 1."""
         path = Path(path)
         nets = {"depth": self.depth_net, "segmenter": self.segmenter}
         tensors = {f"{name}.{key}": _compact(t) for name, net in nets.items() for key, t in net.state_dict().items()}
         config = replace(self.config, threshold=float(self.threshold))
+        try:
+            _check(config)
+        except ValueError as error:
+            raise WeightsError(f"these weights cannot be saved for use: {error}") from None
         return _write(path, tensors, {"lesionkit": json.dumps(asdict(config), sort_keys=True)})
 
     @torch.inference_mode()

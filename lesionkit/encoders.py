@@ -108,9 +108,9 @@ class SmallEncoder(_Encoder):
 class EfficientNetLite(_Encoder):
     """EfficientNet-Lite (Tan and Le, ICML 2019, without squeeze-and-excitation): Lite0 has 3.0 million parameters,
     Lite2 4.4; their ImageNet weights come inside pip packages, so nothing is downloaded. `blocks` keeps only the first
-    ones: the last two of Lite0's 16 are half of its parameters. `drop_path` may be set before a long training: the
-    probability with which the last block is left out for a sample, falling to 0 at the first (stochastic depth, Huang
-    et al., ECCV 2016)."""
+    ones: the last three of Lite0's 16 are half of its parameters. `drop_path` may be set before a long training: the
+    probability with which a block that has a skip is left out for a sample, in proportion to its depth (stochastic
+    depth, Huang et al., ECCV 2016)."""
 
     drop_path = 0.0
 

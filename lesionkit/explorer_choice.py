@@ -61,7 +61,9 @@ def make_stroke(given: Any) -> Stroke:
             one_of("tool", given["tool"], whatif.TOOLS), number("radius_px", given["radius_px"], 1, 2000),
             number("strength", given["strength"], 0, 2), points[:STROKE_POINTS] or _no_points(),
         )  # fmt: skip
-    except (TypeError, KeyError) as error:
+    except StateError:
+        raise
+    except (TypeError, KeyError, ValueError) as error:
         raise StateError(f"a stroke has tool, radius_px, strength and points; this one is broken ({error})") from None
 
 

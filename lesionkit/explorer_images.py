@@ -130,6 +130,8 @@ class SampleImage:
     kind = "sample"
 
     def checked(self) -> "SampleImage":
+        if not isinstance(self.dataset, str):
+            raise StateError(f"dataset is {self.dataset!r}, but must be a name")
         if self.name not in _names(_samples(self.dataset)):
             raise StateError(f"{_short(self.dataset)} has no image {self.name!r}")
         return self
@@ -229,7 +231,10 @@ def decode_upload(data: bytes, name: str) -> LoadedImage:
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         rgb, notes = _without_alpha(pixels), ["Its transparent parts are shown black, as the frame around tissue is."]
     else:  # a second time, as only this way honours the orientation of a photograph
-        rgb = cv2.cvtColor(reading.quiet_imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        bgr = reading.quiet_imdecode(data, cv2.IMREAD_COLOR)
+        if bgr is None:  # a TIFF of floating-point numbers
+            raise StateError(f"{name} has pixels of {pixels.dtype}, which are no picture: save it as PNG")
+        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     if min(rgb.shape[:2]) < SMALLEST_PX:
         raise StateError(f"{name} is {rgb.shape[1]}×{rgb.shape[0]} pixels: too small to show tissue, use at least "
                          f"{SMALLEST_PX} on each side")  # fmt: skip

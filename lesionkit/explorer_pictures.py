@@ -23,7 +23,6 @@ from lesionkit.explorer_state import ExplorerState
 from lesionkit.whatif import Outcome
 
 TABLES = {"depth": "viridis_r", "attention": "magma", "probability": "cividis", "signed": "cividis"}
-TRUTH_RGB = (255, 255, 255)
 CHANGE_SPAN = 0.5  # the change of probability that has the full colour
 
 
@@ -82,12 +81,12 @@ def depth_range(state: ExplorerState) -> tuple[float, float]:
 
 
 def detection(state: ExplorerState, original: bool = False) -> np.ndarray:
-    """The fused picture as `detect` draws it, and the true outline as a thin white line where it is known."""
+    """The fused picture as `detect` draws it, and the true outline as a thin blue line where it is known."""
     loaded = state.shown.loaded
     drawn = fusion.overlay(loaded.image, state.probability(original) > state.now.threshold)
     if loaded.truth is not None:
         outline, _ = cv2.findContours(loaded.truth.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(drawn, outline, -1, TRUTH_RGB, 1, cv2.LINE_8)
+        cv2.drawContours(drawn, outline, -1, fusion.TRUTH_RGB, 1, cv2.LINE_8)
     return drawn
 
 

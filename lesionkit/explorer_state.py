@@ -72,7 +72,7 @@ class ExplorerState:
 
     def __init__(self, detector: Detector, weights: str = "reference", image: Any = None):
         self.detector, self.weights = detector, weights
-        self.start = self.now = Choice(image=image or SceneImage(), threshold=float(detector.threshold))
+        self.start = self.now = Choice(image=(image or SceneImage()).checked(), threshold=float(detector.threshold))
         self._past: list[Choice] = []
         self._future: list[Choice] = []
         self._step: Hashable = None
@@ -97,6 +97,7 @@ class ExplorerState:
         """The bytes of an image file. reduced: the browser made it smaller, so the file's own bytes are others."""
         loaded = decode_upload(data, name)
         image = UploadImage(name, (REDUCED if reduced else "") + hashlib.sha256(data).hexdigest())
+        self._uploads.pop(image, None)  # a key that is there already would keep its old place
         self._uploads[image] = loaded
         self._choose_image(image)
 

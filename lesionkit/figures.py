@@ -3,14 +3,15 @@
 `show` keeps a figure as NAME.png beside the NAME.csv it was drawn from, and displays it small enough for a notebook
 that is read on the web.
 
-Each kind of map has one look everywhere: depth is viridis with near bright, as under the lamp; probabilities are
+Each kind of map has one look in all of them: depth is viridis with near bright, as under the lamp; probabilities are
 magma from 0 to 1; weights and signed maps diverge (purple to orange, which needs no red–green vision) around the value
-that means "no change".
+that means "no change". Outlines: blue is the truth, green what was found.
 """
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,10 +21,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from lesionkit.fusion import FOUND_RGB, TRUTH_RGB
 from lesionkit.intervals import Interval
 
 INK, GRID = "#333333", "#dddddd"
-TRUTH, FOUND = "#35e0a1", "#ffd23f"  # outlines: what is there, what was found
+TRUTH, FOUND = (tuple(level / 255 for level in rgb) for rgb in (TRUTH_RGB, FOUND_RGB))
 Numbers = Sequence | np.ndarray | pd.Series
 SERIES = ("#3b6ea8", "#d9822b", "#7a5195", "#2f9e78", "#b5485d", "#6b6b6b", "#c2a83e", "#4aa3c7")
 WIDTH_IN, DPI = 9.0, 92
@@ -43,7 +45,8 @@ class Row:
     """One row of a gallery: n images b×3×h×w, or n maps b×1×h×w (or lists of h×w) of a kind in LOOKS.
 
     truth and found: masks to outline. inside: where the maps mean something; the rest is left blank. limits: the
-    same colour range for the whole row ("row") or each its own. Depth is drawn by its logarithm.
+    same colour range for the whole row ("row"), each its own, or that of other maps of the kind, one a column. notes:
+    a few characters to write onto each. Depth is drawn by its logarithm.
     """
 
     label: str
@@ -52,7 +55,8 @@ class Row:
     truth: Tensor | Sequence[np.ndarray] | None = None
     found: Tensor | Sequence[np.ndarray] | None = None
     inside: Tensor | Sequence[np.ndarray] | None = None
-    limits: str = "own"
+    limits: str | Tensor = "own"
+    notes: Sequence[str] = ()
 
 
 def gallery(rows: Sequence[Row], titles: Sequence[str] | None = None, width_in: float = WIDTH_IN) -> Figure:
@@ -72,7 +76,6 @@ def gallery(rows: Sequence[Row], titles: Sequence[str] | None = None, width_in: 
 
 def _draw_row(axes: np.ndarray, row: Row) -> None:
     arrays = [_shown(row, i) for i in range(len(row.maps))]
-    limits = _limits(np.stack(arrays), row.kind) if row.limits == "row" and row.kind != "image" else None
     for i, axis in enumerate(axes):
         axis.set_xticks([])
         axis.set_yticks([])
@@ -83,12 +86,22 @@ def _draw_row(axes: np.ndarray, row: Row) -> None:
         if row.kind == "image":
             axis.imshow(arrays[i])
         else:
-            low, high = limits or _limits(arrays[i], row.kind)
+            low, high = _limits(_ranged(row, arrays, i), row.kind)
             axis.imshow(arrays[i], cmap=LOOKS[row.kind]["cmap"], vmin=low, vmax=high)
         for masks, colour in ((row.truth, TRUTH), (row.found, FOUND)):
             if masks is not None and pixels(masks[i]).any():
                 axis.contour(pixels(masks[i]) > 0.5, levels=[0.5], colors=colour, linewidths=1.0)
+    for axis, note in zip(axes, row.notes, strict=False):
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+        axis.text(0.03, 0.04, note, fontsize=6.5, color=INK, transform=axis.transAxes, bbox=box)
     axes[0].set_ylabel(row.label, fontsize=8, color=INK)
+
+
+def _ranged(row: Row, arrays: list[np.ndarray], i: int) -> np.ndarray:
+    """The values whose range gives column i its colours."""
+    if isinstance(row.limits, str):
+        return np.stack(arrays) if row.limits == "row" else arrays[i]
+    return _shown(replace(row, maps=row.limits), i)
 
 
 def _shown(row: Row, i: int) -> np.ndarray:
@@ -121,15 +134,18 @@ def pixels(one: np.ndarray | Tensor) -> np.ndarray:
 
 def lines(
     curves: Mapping[str, Numbers], x: Numbers | None, x_label: str, y_label: str,
-    mark: float | None = None, width_in: float = 5.2,
+    mark: float | tuple[float, float] | None = None, width_in: float = 5.2,
 ) -> Figure:  # fmt: skip
-    """Curves over a common x (1, 2, 3 … when None), each labelled; `mark` draws a vertical line."""
+    """Curves over a common x (1, 2, 3 … when None), each labelled; `mark` draws a vertical line, or shades a span."""
     fig, axis = plt.subplots(figsize=(width_in, 2.7), layout="constrained")
     dots = {"marker": "o", "markersize": 3} if max(map(len, curves.values())) < 25 else {}
-    for (name, values), colour in zip(curves.items(), SERIES, strict=False):
+    thinner = np.linspace(3.0, 1.2, len(curves)) if len(curves) > 4 else [1.7] * len(curves)  # one may hide another
+    for (name, values), colour, width in zip(curves.items(), itertools.cycle(SERIES), thinner, strict=False):
         steps = range(1, len(values) + 1) if x is None else x
-        axis.plot(steps, values, color=colour, label=name, linewidth=1.7, **dots)
-    if mark is not None:
+        axis.plot(steps, values, color=colour, label=name, linewidth=width, **dots)
+    if isinstance(mark, tuple):
+        axis.axvspan(*mark, color=GRID, alpha=0.6, linewidth=0)
+    elif mark is not None:
         axis.axvline(mark, color=INK, linewidth=0.8, linestyle=":")
     _finish(axis, x_label, y_label)
     if len(curves) > 1:
@@ -160,7 +176,7 @@ def points(
     """Scatter plots side by side, one per group, over the same x."""
     size = (min(WIDTH_IN, 3.1 * len(groups)), 2.8)
     fig, axes = plt.subplots(1, len(groups), figsize=size, sharey=True, layout="constrained", squeeze=False)
-    for axis, (name, values), colour in zip(axes[0], groups.items(), SERIES, strict=False):
+    for axis, (name, values), colour in zip(axes[0], groups.items(), itertools.cycle(SERIES), strict=False):
         axis.scatter(x, values, s=4, alpha=0.25, color=colour, edgecolors="none")
         axis.set_title(name, fontsize=9, color=INK)
         if log:
@@ -173,7 +189,7 @@ def bars(values: Mapping[str, Numbers], ticks: Sequence[str], x_label: str, y_la
     """Grouped bars: one group per tick, one bar in it per name."""
     fig, axis = plt.subplots(figsize=(6.4, 2.7), layout="constrained")
     width = 0.8 / len(values)
-    for i, ((name, heights), colour) in enumerate(zip(values.items(), SERIES, strict=False)):
+    for i, ((name, heights), colour) in enumerate(zip(values.items(), itertools.cycle(SERIES), strict=False)):
         places = np.arange(len(ticks)) + (i - (len(values) - 1) / 2) * width
         axis.bar(places, heights, width * 0.92, color=colour, label=name)
     axis.set_xticks(range(len(ticks)), ticks, fontsize=8)

@@ -14,7 +14,9 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-EDGE_RGB = (30, 255, 140)  # green is the one hue that mucosa never has
+# outlines, in every picture of the kit: two hues that mucosa never has
+FOUND_RGB = (30, 255, 140)
+TRUTH_RGB = (60, 170, 255)
 TINT = 0.22
 
 
@@ -55,11 +57,11 @@ def overlay(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "y x"]) ->
     if (h, w) != (y, x):
         raise FusionError(f"the mask is {x}×{y} but the image {w}×{h}")
     fused = image.copy()
-    tinted = (1 - TINT) * image[mask] + TINT * np.array(EDGE_RGB)
+    tinted = (1 - TINT) * image[mask] + TINT * np.array(FOUND_RGB)
     fused[mask] = tinted.astype(np.uint8)
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     thickness = max(1, round(min(mask.shape) / 200))  # as visible on a large image as on a small one
-    cv2.drawContours(fused, outline, -1, EDGE_RGB, thickness, cv2.LINE_AA)
+    cv2.drawContours(fused, outline, -1, FOUND_RGB, thickness, cv2.LINE_AA)
     return fused
 
 

@@ -42,12 +42,15 @@ def find_inputs(arguments: Sequence[str], out: Path) -> list[Source | Failure]:
 
     Hidden files are passed over, and so is `out` below a folder: it holds the results of an earlier call.
     Two inputs with one stem get different ones: the second is called STEM_FOLDER, more STEM_2, STEM_3 ...
-    Raises UsageError when an output would overwrite an input.
+    Raises UsageError when an output would overwrite a file that is no result of an earlier call.
     """
     found: list[Source | Failure] = []
     names, seen = _Names(), set()
     for argument in arguments:
-        paths, error = _expand(argument, out)
+        try:
+            paths, error = _expand(argument, out)
+        except OSError as problem:  # a name too long, a folder that may not be entered: the other inputs go on
+            paths, error = [], f"cannot be read ({problem.strerror}); check the path"
         for path in paths:
             if path.resolve() not in seen:
                 seen.add(path.resolve())
@@ -127,11 +130,23 @@ class _Names:
 
 
 def _check_overwrites(sources: Iterable[Source], inputs: set[Path], out: Path) -> None:
-    """The user's own a_mask.png beside a.png must survive `--out .`, whether or not it is an input itself."""
-    ours = (out / RESULTS).is_file()  # then what stands in `out` are results of an earlier call
+    """The user's own a_mask.png must survive, wherever `out` is and whether or not it is an input itself. Results come
+    in pairs, and beside the inputs with RESULTS: such a pair is of an earlier call, anything else the user's own."""
+    folder = out.resolve()
+    present = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
     for source in sources:
-        for ending in OUTPUTS:
-            target = out.resolve() / f"{source.stem}{ending}"
-            beside = target.parent == source.path.resolve().parent and target.exists()
-            if target in inputs or (beside and not ours):
-                raise UsageError(f"{target} exists and a result would overwrite it: give another --out")
+        beside = source.path.resolve().parent == folder
+        for stem in _result_stems(source, present):
+            there = [f"{stem}{ending}" for ending in OUTPUTS if f"{stem}{ending}" in present]
+            ours = len(there) == len(OUTPUTS) and (RESULTS in present or not beside)
+            for name in there:
+                if not ours or folder / name in inputs:
+                    raise UsageError(f"{folder / name} exists and a result would overwrite it: give another --out")
+
+
+def _result_stems(source: Source, present: set[str]) -> set[str]:
+    """What results of a source are called; of a video's frames those whose names are taken."""
+    if source.path.suffix.lower() not in VIDEOS:
+        return {source.stem}
+    frame = re.compile(rf"({re.escape(source.stem)}_\d{{6,}})(?:{'|'.join(map(re.escape, OUTPUTS))})")
+    return {match[1] for name in present if (match := frame.fullmatch(name))}

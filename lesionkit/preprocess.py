@@ -59,16 +59,16 @@ def check(image: Tensor, size_px: int) -> None:
 def content_box(image: Float[Tensor, "b 3 h w"], share: float = 0.06) -> Int[Tensor, "b 4"]:
     """The optical content area: x, y, width, height of the rows and columns of which at least `share` is not dark.
 
-    A share rather than a single pixel, so that text burnt into the black margin is not taken for tissue. A frame that
-    is dark everywhere is kept whole.
+    A share rather than a single pixel, so that text burnt into the black margin is not taken for tissue. A frame
+    without both such rows and such columns, dark but for a line of text perhaps, is kept whole.
     """
     bright = (image.amax(dim=1) > DARK).float()
-    spans = []
-    for axis in (1, 2):  # mean over rows gives the columns' share, and the other way round
-        used = bright.mean(dim=axis) > share
+    spans, axes = [], [bright.mean(dim=axis) > share for axis in (1, 2)]  # a mean over rows is a column's share
+    whole = ~(axes[0].any(1) & axes[1].any(1))
+    for used in axes:
         n = used.shape[1]
-        first = torch.where(used.any(1), used.float().argmax(1), 0)
-        last = torch.where(used.any(1), n - 1 - used.flip(1).float().argmax(1), n - 1)
+        first = torch.where(whole, 0, used.float().argmax(1))
+        last = torch.where(whole, n - 1, n - 1 - used.flip(1).float().argmax(1))
         spans.append((first, last - first + 1))
     (x, width), (y, height) = spans
     return torch.stack([x, y, width, height], dim=1)

@@ -75,7 +75,10 @@ def image_size(path: Path) -> tuple[int, int]:
 def header_size(data: bytes) -> tuple[int, int]:
     """Width and height, upright, that an image file's header declares. Raises what Pillow raises."""
     with Image.open(io.BytesIO(data)) as picture:
-        turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn
+        try:
+            turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn
+        except Exception:  # Pillow raises SyntaxError, struct.error … for a damaged one, which OpenCV passes over
+            turned = False
         return picture.size[::-1] if turned else picture.size
 
 

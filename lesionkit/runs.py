@@ -196,17 +196,23 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
 def depth_network(run: Run) -> tuple[DepthNet, str]:
     """The depth network that 02_depth trained in this run, else the shipped one; and which it is, in words."""
     path = run.artefact("depth.safetensors")
-    if path.exists():
-        return load_depth(path), "trained by 02_depth in this run"
-    return Detector.from_pretrained("reference", str(run.device)).depth_net, "the shipped reference network"
+    own = path.exists()
+    net = load_depth(path) if own else Detector.from_pretrained("reference", str(run.device)).depth_net
+    which = "trained by 02_depth in this run" if own else "the shipped reference network"
+    return net, _noted(run, "depth_network", which)
 
 
 def run_detector(run: Run) -> tuple[Detector, str]:
     """The detector that 03_segmentation trained in this run, else the shipped one; and which it is, in words."""
     path = run.artefact("reference.safetensors")
-    if path.exists():
-        return Detector.from_pretrained(path, str(run.device)), "trained by 03_segmentation in this run"
-    return Detector.from_pretrained("reference", str(run.device)), "the shipped reference weights"
+    own = path.exists()
+    which = "trained by 03_segmentation in this run" if own else "the shipped reference weights"
+    return Detector.from_pretrained(path if own else "reference", str(run.device)), _noted(run, "detector", which)
+
+
+def _noted(run: Run, what: str, which: str) -> str:
+    run.note(**{what: which})
+    return which
 
 
 # --- records -------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from safetensors.torch import save
 
 from lesionkit import camera, raymarch, scene_config, scene_draw, scenes, shading
 from lesionkit.devices import resolve
-from lesionkit.scenes import CHUNK, Lesion, SceneConfig, Scenes, stream_scenes
+from lesionkit.scenes import CHUNK, Lesion, SceneConfig, Scenes, check_request, stream_scenes
 from lesionkit.writing import write_bytes
 
 STORED = ("image", "depth", "instance", "intrinsics", "distortion")  # the mask follows from the instances
@@ -38,6 +38,7 @@ def cached_scenes(
     A scene of 128 px takes 350 KB, one of 256 px 1.4 MB. A damaged file is rendered anew. `clear` empties the folder.
     Raises SceneError as `stream_scenes` does.
     """
+    check_request(n, size_px)
     config, device = config or SceneConfig.standard(), resolve(str(device))
     place = (folder or default_folder()) / key(size_px, seed, device.type, config)
     for first in range(0, n, CHUNK):

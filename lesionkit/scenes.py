@@ -96,14 +96,19 @@ def stream_scenes(
     first: int = 0,
 ) -> Iterator[Scenes]:
     """As `render_scenes`, in chunks: the memory stays the same however many are asked for."""
-    if n < 1:
-        raise SceneError(f"cannot render {n} scenes: ask for at least one")
-    if size_px < 32 or size_px % 4:
-        raise SceneError(f"cannot render at {size_px} px: use a multiple of 4, at least 32")
+    check_request(n, size_px)
     config, device = config or SceneConfig.standard(), resolve(str(device))
     for begin in range(first, first + n, CHUNK):
         numbers = range(begin, min(begin + CHUNK, first + n))
         yield _render([Draw(np.random.default_rng([seed, number]), config) for number in numbers], size_px, device)
+
+
+def check_request(n: int, size_px: int) -> None:
+    """Raises SceneError for a number or a size that cannot be rendered."""
+    if n < 1:
+        raise SceneError(f"cannot render {n} scenes: ask for at least one")
+    if size_px < 32 or size_px % 4:
+        raise SceneError(f"cannot render at {size_px} px: use a multiple of 4, at least 32")
 
 
 def render_variants(

@@ -87,14 +87,16 @@ def fit(
     augment: Callable[[Batch], Batch] | None = None,
     log: Callable[[str], None] = print,
     checkpoint: Path | None = None,
+    label: str = "",
 ) -> History:
     """Train `model` in place; at the end it holds the moving average of its weights, on `device`, in eval mode.
 
     Under `torchrun` the processes share each batch, and the first of them logs and writes.
 
     data: tensors with one row per sample. augment: from batch to batch, on the device. checkpoint: a file written
-    after every epoch; when it exists the training goes on from it. Raises TrainingError when there are no samples or
-    the loss is no longer finite.
+    after every epoch; when it exists the training goes on from it, if it is of the same configuration, number of
+    samples and `label`, which says what else makes this training. Raises TrainingError when it is not, when there are
+    no samples, or when the loss is no longer finite.
     """
     if not len(next(iter(data.values()))):
         raise TrainingError("there is not one training sample: check the data set and the number of images asked for")
@@ -113,7 +115,8 @@ def fit(
     average = deepcopy(model).requires_grad_(False)
     prepared, optimiser, loader, schedule = accelerator.prepare(model, optimiser, loader, schedule)
     state = {"model": model, "average": average, "optimiser": optimiser.optimizer, "schedule": schedule.scheduler}
-    history = _load_checkpoint(checkpoint, state, config)
+    made_by = {"config": asdict(config), "samples": len(samples), "label": label}
+    history = _load_checkpoint(checkpoint, state, made_by)
     for epoch in range(len(history), config.epochs):
         # an epoch is the same whether or not it follows a restart; augmentation differs from process to process
         order.manual_seed(config.seed * 1000 + epoch)
@@ -136,7 +139,7 @@ def fit(
             raise TrainingError(f"the loss is {history[-1]} in epoch {epoch + 1}: lower the learning rate")
         if accelerator.is_main_process:
             log(f"epoch {epoch + 1}/{config.epochs}  loss {history[-1]:.4f}")
-            _save_checkpoint(checkpoint, state, config, history)
+            _save_checkpoint(checkpoint, state, made_by, history)
     model.load_state_dict(average.state_dict())
     model.eval()
     return History(tuple(history))
@@ -199,26 +202,30 @@ def _follow(average: nn.Module, model: nn.Module, decay: float, steps: int) -> N
             kept.copy_(new)
 
 
-def _save_checkpoint(path: Path | None, state: dict, config: TrainConfig, history: list[float]) -> None:
+def _save_checkpoint(path: Path | None, state: dict, made_by: dict, history: list[float]) -> None:
     if path is None:
         return
     content, buffer = {name: part.state_dict() for name, part in state.items()}, io.BytesIO()
-    torch.save({**content, "config": asdict(config), "history": history}, buffer)
+    torch.save({**content, "made_by": made_by, "history": history}, buffer)
     write_bytes(path, buffer.getvalue())  # a kill while writing leaves the previous epoch's file
 
 
-def _load_checkpoint(path: Path | None, state: dict, config: TrainConfig) -> list[float]:
+def _load_checkpoint(path: Path | None, state: dict, made_by: dict) -> list[float]:
     if path is None or not path.exists():
         return []
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        theirs, history = content["made_by"], list(content["history"])
     except Exception:  # torch raises whatever the damage leads to: KeyError, EOFError, UnpicklingError …
         raise TrainingError(f"{path.name} is no checkpoint or is damaged: delete it to begin anew") from None
-    if content["config"] != asdict(config):
+    if theirs != made_by:
         raise TrainingError(f"{path.name} comes from another configuration: delete it or name another file")
-    for name, part in state.items():
-        part.load_state_dict(content[name])
-    return list(content["history"])
+    try:
+        for name, part in state.items():
+            part.load_state_dict(content[name])
+    except (KeyError, RuntimeError, ValueError):  # the model, the optimiser
+        raise TrainingError(f"{path.name} comes from another network: delete it or name another file") from None
+    return history
 
 
 # --- objectives
@@ -278,8 +285,9 @@ def rescaled(augment: Callable[[Batch], Batch] | None, sizes_px: tuple[int, ...]
 
 
 def _filled(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """Depth 0 is none: the corners that a warp opened get the frame's median, so that logarithms stay sane."""
-    middle = depth.flatten(1).median(dim=1).values.clamp_min(1e-3).view(-1, 1, 1, 1)
+    """Depth 0 is none: the corners that a warp opened get the median of the rest, so that logarithms stay sane."""
+    known = depth.masked_fill(depth <= 0, torch.nan)
+    middle = known.flatten(1).nanmedian(dim=1).values.nan_to_num(1.0).view(-1, 1, 1, 1)
     return torch.where(depth > 0, depth, middle)
 
 
@@ -315,7 +323,8 @@ def train_depth(
     net = net or DepthNet()
     named = frames if isinstance(frames, dict) else vars(frames)
     data = {name: named[name] for name in ("image", "depth", "content")}
-    return net, fit(net, data, depth_objective, config, device, augmented(Augment(DEPTH_AUGMENT)), **how)
+    augment = augmented(Augment(DEPTH_AUGMENT))
+    return net, fit(net, data, depth_objective, config, device, augment, label="depth", **how)
 
 
 def train_segmenter(
@@ -338,8 +347,8 @@ def train_segmenter(
     torch.manual_seed(config.seed)
     segmenter = segmenter or DepthGuidedSegmenter(guidance)
     data = {"image": frames.image, "mask": frames.mask, "depth": depth}
-    augment = augmented(Augment(variation))
-    return segmenter, fit(segmenter, data, segmentation_objective(loss), config, device, augment, **how)
+    augment, label = augmented(Augment(variation)), f"{losses.label(loss)}, guidance {guidance}, {variation}"
+    return segmenter, fit(segmenter, data, segmentation_objective(loss), config, device, augment, label=label, **how)
 
 
 # --- evaluation

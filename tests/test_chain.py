@@ -137,6 +137,22 @@ def test_resume_looks_at_notebook_package_artefacts_and_everything_after(tmp_pat
     assert chain._finished(plan, inputs) == ()
 
 
+def test_resume_looks_at_what_earlier_notebooks_left(tmp_path, source):
+    """03 that ran alone took the shipped depth network; once 02 has left one, it runs anew. 01 does not care."""
+    plan = validate_options(options(tmp_path, source, only="01,03", resume=True))
+    inputs = chain._inputs(plan)
+    for name in plan.names:
+        runs.begin(name, {**plan.parameters, "guidance": "depth"}).finish({})
+        plan.copy(name).parent.mkdir(exist_ok=True)
+        plan.copy(name).write_text("{}")
+        chain._stamp(plan, name, chain.fingerprint(plan, name, inputs))
+    assert chain._finished(plan, inputs) == ("01_data", "03_segmentation")
+    weights = plan.dir / "artefacts" / "depth.safetensors"
+    weights.parent.mkdir(exist_ok=True)
+    weights.write_bytes(b"trained")
+    assert chain._finished(plan, inputs) == ("01_data",)
+
+
 def test_the_package_digest_follows_every_file(tmp_path, monkeypatch):
     monkeypatch.undo()  # the real function
     (tmp_path / "assets").mkdir()
@@ -293,6 +309,10 @@ def test_a_notebook_that_warns_or_shows_a_path_is_not_written_back(tmp_path, sou
     shown = new_code_cell("run.dir", outputs=[nbformat.v4.new_output("stream", text=f"{tmp_path}/out\n")])
     assert clean.problems(new_notebook(cells=[shown]), [str(tmp_path)])
     assert not clean.problems(new_notebook(cells=[shown]), ["elsewhere"])
+    table = nbformat.v4.new_output("display_data", data={"text/html": f"<td>{tmp_path}</td>"})
+    assert clean.problems(new_notebook(cells=[new_code_cell("table", outputs=[table])]), [str(tmp_path)])
+    newline = nbformat.v4.new_output("stream", name="stderr", text="\n")
+    assert clean.problems(new_notebook(cells=[new_code_cell("1", outputs=[newline])]), [])
 
 
 def test_cleaning_drops_widget_state_but_keeps_the_text():

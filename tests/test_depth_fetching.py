@@ -72,6 +72,14 @@ def test_each_archive_adds_its_sequences_and_keeps_those_that_are_there(tmp_path
     assert depth_fetching.fetch("simcol3d", root) == root / "simcol3d"  # there and sound
 
 
+def test_a_broken_sequence_that_was_there_before_is_told(tmp_path):
+    half = {path: data for path, data in simcol("SyntheticColon_I/Frames_S1/").items() if "Depth_0001" not in path}
+    put(tmp_path / "root" / "simcol3d", half)
+    archive = zipped(tmp_path / "I.zip", simcol("SyntheticColon_I/Frames_S1/"))
+    with pytest.raises(InvalidData, match="without depth"):
+        depth_fetching.fetch("simcol3d", tmp_path / "root", archive)
+
+
 def test_frames_at_the_top_of_two_archives_become_two_sequences(tmp_path):
     for name in ("Frames_S1", "Frames_S2"):
         depth_fetching.fetch("simcol3d", tmp_path / "root", zipped(tmp_path / f"{name}.zip", simcol("", 1)))

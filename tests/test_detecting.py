@@ -134,6 +134,41 @@ def test_the_users_own_masks_are_never_overwritten(tmp_path):
         find_inputs([str(tmp_path / "a.png")], tmp_path)
 
 
+def test_a_mask_in_another_folder_is_the_users_own_until_an_overlay_stands_beside_it(tmp_path):
+    image = half_red(tmp_path / "images" / "a.png")
+    half_red(tmp_path / "masks" / "a_mask.png")
+    with pytest.raises(UsageError, match=r"a_mask\.png exists"):
+        find_inputs([str(image)], tmp_path / "masks")
+    half_red(tmp_path / "masks" / "a_overlay.jpg")  # a pair: of a call that was cut off before its last file
+    assert stems(find_inputs([str(image)], tmp_path / "masks")) == ["a"]
+
+
+def test_a_mask_that_was_added_after_a_call_is_not_overwritten(tmp_path):
+    detect(tmp_path, half_red(tmp_path / "a.png"))
+    half_red(tmp_path / "b.png")
+    half_red(tmp_path / "b_mask.png")
+    with pytest.raises(UsageError, match=r"b_mask\.png exists"):
+        find_inputs([str(tmp_path)], tmp_path)
+
+
+def test_a_drawn_mask_of_a_videos_frame_is_not_overwritten(tmp_path):
+    video(tmp_path / "clip.avi", 3)
+    half_red(tmp_path / "clip_000000_mask.png")
+    with pytest.raises(UsageError, match=r"clip_000000_mask\.png exists"):
+        find_inputs([str(tmp_path / "clip.avi")], tmp_path)
+    (tmp_path / "clip_000000_mask.png").unlink()
+    detect(tmp_path, tmp_path / "clip.avi")
+    assert stems(find_inputs([str(tmp_path / "clip.avi")], tmp_path)) == ["clip"]  # its own results may be replaced
+
+
+def test_a_path_that_cannot_be_asked_about_costs_no_other(tmp_path):
+    good = half_red(tmp_path / "a.png")
+    found = find_inputs([str(good), "x" * 300 + ".png"], tmp_path / "out")
+    assert isinstance(found[0], Source)
+    assert isinstance(found[1], Failure)
+    assert "File name too long" in found[1].error
+
+
 def test_a_second_call_into_the_inputs_folder_sees_the_same_inputs(tmp_path):
     half_red(tmp_path / "a.png")
     first = detect(tmp_path, tmp_path)

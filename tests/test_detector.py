@@ -2,6 +2,8 @@
 
 import json
 import stat
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -254,6 +256,32 @@ def test_a_file_that_does_not_fit_is_one_line(saved, kind):
         Detector.from_pretrained(saved, device="cpu")
     assert "\n" not in str(caught.value)
     assert saved.name in str(caught.value)
+
+
+def test_a_segmenter_of_another_guidance_or_encoder_than_it_says_is_refused():
+    """All arms have the same parameters: nothing else would notice."""
+    net, segmenter = DepthNet(pretrained=False), DepthGuidedSegmenter("none", "small")
+    for said in (CONFIG, replace(CONFIG, guidance="none", encoder="efficientnet-lite0")):
+        with pytest.raises(ValueError, match="the segmenter has none, small but its configuration says"):
+            Detector(net, segmenter, said, "cpu")
+    assert Detector(net, segmenter, replace(CONFIG, guidance="none"), "cpu").config.guidance == "none"
+
+
+@pytest.mark.parametrize(("guidance", "threshold"), [("oracle", 0.5), ("shuffled", 0.5), ("depth", 0), ("depth", 1)])
+def test_what_could_not_be_read_again_is_not_written(tmp_path, guidance, threshold):
+    segmenter = DepthGuidedSegmenter(guidance, "small")
+    detector = Detector(DepthNet(pretrained=False), segmenter, replace(CONFIG, guidance=guidance), "cpu")
+    detector.threshold = float(threshold)
+    with pytest.raises(WeightsError, match="cannot be saved"):
+        detector.save(tmp_path / "weights.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_that_is_not_installed_here_is_one_line(saved, monkeypatch):
+    _changed(saved, lambda t: None, {"encoder": "timm:resnet18"})
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(WeightsError, match="needs timm"):
+        Detector.from_pretrained(saved, device="cpu")
 
 
 def test_a_folder_is_no_weight_file(tmp_path):

@@ -184,6 +184,21 @@ def test_two_reduced_files_of_one_name_are_two_images(state):
         assert (state.shown.loaded.image == cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)).all()
 
 
+def test_the_last_own_image_is_the_one_opened_last(state):
+    first, second = (encoded(noise(80, 80 + n, 3)) for n in (1, 2))
+    for data in (first, second, first):
+        state.load_upload(data, "mine.png")
+    again = state.now.image
+    state.choose_scene(seed=3)
+    state.choose_upload()
+    assert state.now.image == again
+
+
+def test_a_first_image_that_does_not_exist_is_refused(detector):
+    with pytest.raises(StateError):
+        ExplorerState(detector, image=SceneImage(seed=10_000))
+
+
 def test_a_point_in_the_black_margin_is_pointed_out(state):
     picture = np.zeros((120, 200, 3), np.uint8)
     picture[:, 60:140] = np.random.default_rng(0).integers(80, 200, (120, 80, 3), dtype=np.uint8)
@@ -386,6 +401,7 @@ def test_declared_sizes_are_read_before_anything_is_unpacked():
         (encoded(noise(90, 90, 3), ".jpg")[:-300], "cut off"),
         (encoded(noise(90, 90, 3))[:-300], "cut off"),
         (encoded(noise(10, 90, 3)), "too small"),
+        (encoded(noise(90, 90, 3).astype(np.float32), ".tiff"), "float32, which are no picture"),
     ],
 )
 def test_what_is_no_image_is_refused_in_words(state, data, words):
@@ -484,6 +500,8 @@ BAD = [
     '{"relief": null}', '{"point": [1]}', '{"point": "here"}', '{"strokes": [{"tool": "nearer"}]}', '{"strokes": 3}',
     '{"strokes": [{"tool": "nearer", "radius_px": 5, "strength": 1, "points": []}]}', '{"image": {"kind": "moon"}}',
     '{"image": {"kind": "scene", "seed": "x"}}', '{"image": {"kind": "sample"}}', '{"under": "nothing"}',
+    '{"strokes": [{"tool": "nearer", "radius_px": 5, "strength": 1, "points": [[1, 2, 3]]}]}',
+    '{"image": {"kind": "sample", "dataset": 5, "name": "x"}}', '{"image": {"kind": "scene", "seed": 10000}}',
     '{"zoom": [1, 2]}', '{"image": {"kind": "scene", "moons": 2}}', '{"image": 5}', '{"image": {"kind": []}}',
 ]  # fmt: skip
 

@@ -38,6 +38,29 @@ def test_a_row_can_share_its_range():
     assert together[0].images[0].get_clim() == together[1].images[0].get_clim()
 
 
+def test_a_row_can_take_each_columns_range_from_other_maps():
+    exact = torch.tensor([[[[1.0, 10.0]]], [[[2.0, 50.0]]]])
+    row = figures.Row("half the range", exact**0.5, "depth", limits=exact)
+    axes = figures.gallery([row]).axes
+    for axis, (low, high) in zip(axes, [(1, 10), (2, 50)], strict=True):
+        drawn_low, drawn_high = axis.images[0].get_clim()
+        assert np.log(low) < drawn_low < drawn_high < np.log(high), "the 1st and 99th percentile of the exact depth"
+        assert drawn_high - drawn_low > 0.9 * np.log(high / low)
+
+
+def test_notes_stand_on_their_own_column():
+    axes = figures.gallery([figures.Row("", torch.rand(2, 3, 8, 8), notes=["3–50 mm", "5–90 mm"])]).axes
+    assert [axis.texts[0].get_text() for axis in axes] == ["3–50 mm", "5–90 mm"]
+
+
+def test_a_span_is_shaded_and_a_place_is_a_line():
+    curves = {"depth": [1.0, 2.0, 3.0]}
+    assert len(figures.lines(curves, None, "", "", mark=(1.5, 2.5)).axes[0].patches) == 1
+    axis = figures.lines(curves, None, "", "", mark=2.0).axes[0]
+    assert not axis.patches
+    assert list(axis.lines[-1].get_xdata()) == [2.0, 2.0]
+
+
 def test_depth_is_drawn_by_its_logarithm_and_only_where_it_is_known():
     depth = torch.tensor([[[[1.0, 10.0], [100.0, 0.0]]]])
     inside = torch.tensor([[[[1.0, 1.0], [0.0, 1.0]]]])

@@ -105,9 +105,9 @@ def test_overlay_changes_the_lesion_and_its_outline_only():
     assert not changed[~near].any()
     assert changed[mask].mean() > 0.98
     outline = fused[20, 32:48].astype(int)
-    assert np.abs(outline - fusion.EDGE_RGB).max() < 60
+    assert np.abs(outline - fusion.FOUND_RGB).max() < 60
     inner = fused[22:38, 32:48].astype(float)
-    expected = (1 - fusion.TINT) * image[22:38, 32:48] + fusion.TINT * np.array(fusion.EDGE_RGB)
+    expected = (1 - fusion.TINT) * image[22:38, 32:48] + fusion.TINT * np.array(fusion.FOUND_RGB)
     assert np.abs(inner - expected).max() <= 1
 
 

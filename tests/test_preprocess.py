@@ -77,6 +77,13 @@ def test_a_lumen_that_runs_out_of_the_frame_leaves_no_gap():
     assert room.content_mask(image)[0, 0, 60:, 40:60].sum() == 0
 
 
+def test_a_black_frame_with_a_line_of_text_is_kept_whole():
+    image = torch.zeros(2, 3, 480, 640)
+    image[0, :, 20:32, 30:150] = 1  # a fifth of each of its rows, a fortieth of each column
+    image[1, :, 100:300, 200:500] = 1
+    assert content_box(image).tolist() == [[0, 0, 640, 480], [200, 100, 300, 200]]
+
+
 def test_a_black_frame_is_kept_whole_and_finite():
     seen = preprocess(torch.zeros(1, 3, 50, 70), 32)
     assert seen.box.tolist() == [[0, 0, 70, 50]]

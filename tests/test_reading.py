@@ -1,4 +1,5 @@
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -54,6 +55,16 @@ def test_exif_orientation_is_applied(tmp_path):
     turned = tmp_path / "turned.jpg"
     turned.write_bytes(with_exif(plain.read_bytes(), 6))  # 6: turn by 90° clockwise to see it upright
     np.testing.assert_array_equal(reading.read_image(turned), np.rot90(reading.read_image(plain), -1))
+
+
+def test_a_damaged_exif_block_turns_nothing_and_stops_nothing(tmp_path):
+    plain = write(tmp_path / "plain.png", smooth())
+    data, broken = plain.read_bytes(), b"this is no TIFF block"
+    chunk = len(broken).to_bytes(4, "big") + b"eXIf" + broken + zlib.crc32(b"eXIf" + broken).to_bytes(4, "big")
+    (tmp_path / "odd.png").write_bytes(data[:33] + chunk + data[33:])  # after the header
+    image = reading.read_image(tmp_path / "odd.png")
+    assert reading.image_size(tmp_path / "odd.png") == image.shape[1::-1]
+    np.testing.assert_array_equal(image, reading.read_image(plain))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif"])

@@ -88,4 +88,6 @@ def test_clear_and_errors(tmp_path):
     scene_cache.clear(tmp_path / "never-there")
     with pytest.raises(SceneError):
         collect(tmp_path, size_px=30)
+    with pytest.raises(SceneError, match="at least one"):
+        next(scene_cache.cached_scenes(0, 32, folder=tmp_path))
     assert next(stream_scenes(1, 32, device="cpu")).image.shape == (1, 3, 32, 32)

@@ -217,6 +217,28 @@ def test_imports_go_one_way(graph):
     assert order.index("scenes") < order.index("cli")
 
 
+# the order of the house, from the data to the command line; the other modules stand beside the room that they serve
+ROOMS = (
+    "datasets", "scenes", "preprocess", "depth", "segmentation", "fusion", "detector", "losses", "metrics", "training",
+    "figures", "explore", "runs", "cli",
+)  # fmt: skip
+
+
+def reached(name: str, graph: dict[str, set[str]]) -> set[str]:
+    """All that a module needs, by whatever way."""
+    seen, todo = set(), [name]
+    while todo:
+        new = graph[todo.pop()] - seen
+        seen |= new
+        todo += new
+    return seen
+
+
+def test_no_room_needs_a_later_one(graph):
+    later = {room: reached(room, graph) & set(ROOMS[i + 1 :]) for i, room in enumerate(ROOMS)}
+    assert {room: needs for room, needs in later.items() if needs} == {}
+
+
 def test_nothing_imports_the_command_line(graph):
     assert [name for name, needs in graph.items() if "cli" in needs and name != "__main__"] == []
 

@@ -152,6 +152,19 @@ def test_reading_b_teaches_both_networks_at_once():
         assert any(not torch.equal(a, b) for a, b in zip(before[name], part.parameters(), strict=True))
 
 
+def test_reading_b_teaches_depth_through_the_segmentation_as_well():
+    """With the whole weight on the segmentation, the depth network still gets a gradient: through the attention."""
+    frames = rendered_frames("train", 2, 64, 0, SceneConfig.basic())
+    data = {"image": frames.image, "mask": frames.mask, "depth": frames.depth, "content": frames.content}
+    torch.manual_seed(0)
+    both = nn.ModuleDict({"depth": DepthNet(), "segmenter": DepthGuidedSegmenter("depth", "small")})
+    for attention in both["segmenter"].attention:
+        nn.init.normal_(attention.layer.weight, std=0.1)  # at zero, as it begins, no gradient passes
+    loss = losses.joint(losses.weighted("dice", "bce", 0.5), losses.scale_invariant_log, 1.0)
+    training.joint_objective(loss)(both, data).backward()
+    assert both["depth"].global_net.head.weight.grad.abs().max() > 0
+
+
 def test_the_schedule_warms_up_and_ends_low():
     optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule, rates = training._schedule(optimiser, replace(CONFIG, warmup=0.1), steps=100), []
@@ -236,9 +249,26 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
         train(replace(CONFIG, seed=3), checkpoint=tmp_path / "checkpoint.pt")
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    how = {"log": lambda line: None, "checkpoint": path}
+    fit(Tiny(), data(), objective, CONFIG, label="dice, guidance depth", **how)
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt comes from another configuration"):
+        fit(Tiny(), data(), objective, CONFIG, label="dice, guidance none", **how)
+    fewer = {name: value[:-1] for name, value in data().items()}
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt comes from another configuration"):
+        fit(Tiny(), fewer, objective, CONFIG, label="dice, guidance depth", **how)
+    larger = nn.Sequential(Tiny(), nn.Conv2d(1, 1, 1))
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt comes from another network"):
+        fit(larger, data(), objective, CONFIG, label="dice, guidance depth", **how)
+
+
+@pytest.mark.parametrize("content", ["half a file", "of another program"])
+def test_a_damaged_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(b"half a file")
+    if content == "of another program":
+        torch.save({"weights": torch.zeros(1)}, path)
     with pytest.raises(TrainingError, match=r"checkpoint\.pt .*delete it"):
         train(checkpoint=path)
 
@@ -279,6 +309,15 @@ def test_augmented_moves_all_maps_and_fills_depth():
     corners = out["depth"][out["content"] == 0]
     assert bool((corners == 20).all())  # the median, not 0
     assert torch.equal(batch["mask"], mask)
+
+
+def test_corners_get_the_median_of_what_is_known():
+    depth = torch.linspace(10, 50, 41).view(1, 1, 1, 41).clone()
+    depth[..., :20] = 0  # nearly half of it opened by a warp: 30 to 50 is left
+    filled = training._filled(torch.cat([depth, torch.zeros_like(depth)]))
+    assert torch.equal(filled[0, ..., 20:], depth[0, ..., 20:])
+    assert bool((filled[0, ..., :20] == 40).all())
+    assert bool((filled[1] == 1).all())  # nothing known: any depth that has a logarithm
 
 
 # --- evaluation
