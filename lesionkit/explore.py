@@ -299,6 +299,7 @@ def _header(side: str, m: MapPicture) -> dict[str, Any]:
         "height": height,
         "low": m.low,
         "high": m.high,
+        "log": m.log,
         "table": m.table,
     }
 

@@ -28,13 +28,18 @@ CHANGE_SPAN = 0.5  # the change of probability that has the full colour
 
 @dataclass(frozen=True)
 class MapPicture:
-    """A map of the image's crop as bytes: value = low + byte / 255 · (high − low); table: one of TABLES."""
+    """A map of the image's crop as bytes: value = low + byte / 255 · (high − low), of a depth its logarithm, or a far
+    lumen would take all colours from the wall; table: one of TABLES."""
 
     name: str
     bytes: np.ndarray  # uint8 h×w at the map's own resolution
     low: float
     high: float
     table: str
+
+    @property
+    def log(self) -> bool:
+        return self.table == "depth"
 
 
 @cache
@@ -45,6 +50,8 @@ def table(name: str) -> np.ndarray:
 
 def quantised(name: str, maps: torch.Tensor, low: float, high: float, kind: str) -> MapPicture:
     values = maps[0, 0].float().cpu().numpy()
+    if kind == "depth":
+        values, low, high = np.log(values), np.log(low), np.log(high)
     level = (values - low) / max(high - low, 1e-9) * 255
     level = np.ascontiguousarray(level.round().clip(0, 255).astype(np.uint8))
     return MapPicture(name, level, float(low), float(high), kind)

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor
 
 from lesionkit.fusion import FOUND_RGB, TRUTH_RGB
@@ -139,7 +140,7 @@ def lines(
     """Curves over a common x (1, 2, 3 … when None), each labelled; `mark` draws a vertical line, or shades a span."""
     fig, axis = plt.subplots(figsize=(width_in, 2.7), layout="constrained")
     dots = {"marker": "o", "markersize": 3} if max(map(len, curves.values())) < 25 else {}
-    thinner = np.linspace(3.0, 1.2, len(curves)) if len(curves) > 4 else [1.7] * len(curves)  # one may hide another
+    thinner = np.linspace(4.0, 1.0, len(curves)) if len(curves) > 4 else [1.7] * len(curves)  # one may hide another
     for (name, values), colour, width in zip(curves.items(), itertools.cycle(SERIES), thinner, strict=False):
         steps = range(1, len(values) + 1) if x is None else x
         axis.plot(steps, values, color=colour, label=name, linewidth=width, **dots)
@@ -201,18 +202,25 @@ def bars(values: Mapping[str, Numbers], ticks: Sequence[str], x_label: str, y_la
 
 def surface(image: Tensor, depth: Tensor, inside: Tensor, title: str = "", step: int = 2) -> Figure:
     """The depth map as a surface in space, painted with the image; near the viewer is near the lens. Outside
-    `inside` nothing is drawn."""
+    `inside` nothing is drawn; nor is the farthest tenth, as the end of the lumen would leave no room for the rest, nor
+    what would join a near edge to the wall far behind it."""
     z = pixels(depth)[::step, ::step]
     seen = pixels(inside)[::step, ::step] > 0.5
+    seen &= z <= np.quantile(z[seen], 0.9)
+    seen &= maximum_filter(z, 3) < 1.25 * minimum_filter(z, 3)
     colour = np.dstack([pixels(image)[::step, ::step], seen])  # the fourth channel is opacity
     h, w = z.shape
     columns, rows = np.meshgrid(np.linspace(-1, 1, w), np.linspace(-1, 1, h))
-    fig = plt.figure(figsize=(4.6, 3.9), layout="constrained")
+    space = (columns * z, z, -rows * z)
+    fig = plt.figure(figsize=(5.0, 3.9), layout="constrained")
     axis = fig.add_subplot(projection="3d")
     plain = {"rstride": 1, "cstride": 1, "shade": False, "linewidth": 0, "antialiased": False}
-    axis.plot_surface(columns * z, z, -rows * z, facecolors=colour, **plain)
-    axis.view_init(elev=20, azim=-55)
-    axis.set_ylabel("depth", fontsize=8)
+    axis.plot_surface(*space, facecolors=colour, **plain)
+    limits = [(along[seen].min(), along[seen].max()) for along in space]
+    axis.set(xlim=limits[0], ylim=limits[1], zlim=limits[2])
+    axis.set_box_aspect([high - low for low, high in limits], zoom=1.1)
+    axis.view_init(elev=25, azim=-60)
+    axis.set_ylabel("depth, mm", fontsize=8)
     axis.tick_params(labelsize=6, colors=INK)
     axis.set_xticks([])
     axis.set_zticks([])

@@ -13,7 +13,7 @@ from lesionkit import explorer_images, metrics, whatif
 from lesionkit.depth import DepthNet, depth_steepness
 from lesionkit.detector import Detector, DetectorConfig
 from lesionkit.explorer_images import SceneImage, StateError, declared_size, decode_upload
-from lesionkit.explorer_pictures import PANELS, TABLES, blend, panels, table
+from lesionkit.explorer_pictures import PANELS, TABLES, blend, panels, quantised, table
 from lesionkit.explorer_state import Choice, ExplorerState
 from lesionkit.segmentation import DepthGuidedSegmenter
 from lesionkit.whatif import Stroke
@@ -521,6 +521,14 @@ def test_defaults_of_a_choice_are_valid():
 
 
 # --- pictures -----------------------------------------------------------------------------------------
+
+
+def test_a_depth_becomes_bytes_by_its_logarithm_and_other_maps_do_not():
+    maps = torch.tensor([[[[1.0, 10.0, 100.0]]]])
+    depth, other = (quantised("a map", maps, 1.0, 100.0, kind) for kind in ("depth", "probability"))
+    assert depth.bytes.tolist() == [[0, 128, 255]]
+    assert np.exp(depth.low + 128 / 255 * (depth.high - depth.low)) == pytest.approx(10, rel=0.02)
+    assert other.bytes.tolist() == [[0, 23, 255]]
 
 
 def test_panels_have_the_images_size_and_show_what_they_say(state):

@@ -422,7 +422,8 @@ class Stack {
     if (!map?.bytes) return null;
     const column = Math.floor((x - bx) / bw * map.width), row = Math.floor((y - by) / bh * map.height);
     if (column < 0 || row < 0 || column >= map.width || row >= map.height) return null;
-    return map.low + map.bytes[row * map.width + column] / 255 * (map.high - map.low);
+    const level = map.low + map.bytes[row * map.width + column] / 255 * (map.high - map.low);
+    return map.log ? Math.exp(level) : level;
   }
 
   readout() {

@@ -1,0 +1,66 @@
+"""The three claims on arms that are drawn by hand, so that every threshold and every value can be said beforehand."""
+
+import pandas as pd
+import pytest
+import torch
+
+from lesionkit import claims, metrics
+
+NAMES = ("one", "two")
+
+
+def square(row: int, column: int, side: int = 6) -> torch.Tensor:
+    mask = torch.zeros(1, 64, 64)
+    mask[:, row : row + side, column : column + side] = 1
+    return mask
+
+
+TRUTH = torch.stack([square(5, 5), square(5, 5)])  # a lesion of 36 pixels, under one per cent, in both frames
+
+
+def arm(lesion: tuple[float, float], elsewhere: tuple[float, float]) -> torch.Tensor:
+    """Probabilities on the lesion and on a place without one, for each of the two frames."""
+    return torch.stack([a * square(5, 5) + b * square(40, 40) for a, b in zip(lesion, elsewhere, strict=True)])
+
+
+DEPTH = arm((0.9, 0.9), (0.0, 0.7))  # finds both, one false region at 0.5
+EAGER = arm((0.9, 0.4), (0.8, 0.6))  # at 0.5: one lesion, two false regions
+
+
+@pytest.fixture
+def points() -> pd.DataFrame:
+    return claims.operating_points({"depth": DEPTH, "eager": EAGER}, TRUTH, {"depth": 0.5, "eager": 0.5})
+
+
+def test_every_arm_comes_to_depths_operating_point(points):
+    assert points["depth"].tolist() == [0.5, 0.5, 0.5]
+    assert points.loc["own", "eager"] == 0.5
+    # one false region is left above 0.6 and below 0.8, the nearest to 0.5 of those is 0.6 itself (p > t)
+    assert points.loc["same false", "eager"] == 0.6
+    # both lesions are found below 0.4
+    assert points.loc["same found", "eager"] == 0.35
+
+
+def test_the_reference_keeps_a_threshold_that_is_on_no_grid():
+    points = claims.operating_points({"depth": DEPTH, "eager": EAGER}, TRUTH, {"depth": 0.512, "eager": 0.5})
+    assert points["depth"].tolist() == [0.512] * 3
+
+
+def test_values_are_taken_at_each_claims_own_point(points):
+    depth, eager = (claims.values(p, points[name], TRUTH, NAMES) for name, p in (("depth", DEPTH), ("eager", EAGER)))
+    assert list(depth.columns) == list(claims.CLAIMS)
+    assert list(depth.index) == list(NAMES)
+    assert depth[claims.CLAIMS[0]].tolist() == [1, 1]
+    assert eager[claims.CLAIMS[0]].tolist() == [1, 0]  # above 0.6
+    assert depth[claims.CLAIMS[2]].tolist() == [0, 1]
+    assert eager[claims.CLAIMS[2]].tolist() == [1, 1]  # above 0.35
+    assert eager[claims.CLAIMS[1]].tolist() == metrics.evaluate_masks(EAGER > 0.5, TRUTH)["boundary_f1"].tolist()
+
+
+def test_a_frame_that_says_nothing_about_a_claim_is_nan(points):
+    large, none = torch.ones(1, 1, 64, 64), torch.zeros(1, 1, 64, 64)
+    truth, marked = torch.cat([large, none]), torch.full((2, 1, 64, 64), 0.9)
+    found = claims.values(marked, points["depth"], truth, NAMES)
+    assert found[claims.CLAIMS[0]].isna().all()  # a large lesion, and none
+    assert found[claims.CLAIMS[1]].isna().tolist() == [False, True]
+    assert found[claims.CLAIMS[2]].tolist() == [0, 1]
