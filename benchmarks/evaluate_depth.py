@@ -8,7 +8,7 @@ depth known and largest colour channel above 12/255. Depth through `Detector(...
 is min–max normalised over these pixels for the affine RMSE; AbsRel after median scaling, where depth is in mm. Nothing
 was trained on these frames; which looks at them led to changes stands in the model card. To be measured once per
 version of the weights. Writes
-figures/depth_transfer.csv, one row per set and estimator.
+figures/depth_transfer.csv, one row per set and estimator, and depth_transfer_frames.csv, the network's row per frame.
 """
 
 from collections.abc import Callable
@@ -52,16 +52,19 @@ def figures_of(predicted: np.ndarray, depth: np.ndarray, valid: np.ndarray, metr
     return row
 
 
-def measure(name: str, estimators: dict[str, Estimator]) -> pd.DataFrame:
-    """One row per estimator: the number of frames, and mean, low and high of every figure."""
+def measure(name: str, estimators: dict[str, Estimator]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row per estimator: the number of frames, and mean, low and high of every figure; and the network's row for each
+    frame."""
     rows: dict[str, list] = {label: [] for label in estimators}
     metric = depth_datasets.entry_of(name).encoding.unit == "mm"
-    for sample in depth_datasets.open_depth(name):
+    samples = depth_datasets.open_depth(name)
+    for sample in samples:
         image, depth, known = depth_datasets.read_depth_sample(sample)
         valid = known & (image.max(axis=2) > DARK)
         for label, estimator in estimators.items():
             rows[label].append(figures_of(estimator(image), depth, valid, metric))
-    return pd.DataFrame({label: summary(pd.DataFrame(frames)) for label, frames in rows.items()}).T
+    means = pd.DataFrame({label: summary(pd.DataFrame(frames)) for label, frames in rows.items()}).T
+    return means, pd.DataFrame(rows["network"], index=[sample.name for sample in samples])
 
 
 def summary(frames: pd.DataFrame) -> dict[str, float]:
@@ -83,10 +86,13 @@ def main(weights: str, device: str, write: bool) -> None:
     present = [name for name in DEPTH_SETS if depth_datasets.folder_of(name).is_dir()]
     if not present:
         raise click.ClickException(f"none of {', '.join(DEPTH_SETS)} is there: set LESIONKIT_DATA to their folder")
-    table = pd.concat({name: measure(name, estimators) for name in present}, names=["set", "estimator"])
+    measured = {name: measure(name, estimators) for name in present}
+    table = pd.concat({name: means for name, (means, _) in measured.items()}, names=["set", "estimator"])
     if write:
         FIGURES.mkdir(exist_ok=True)
         table.to_csv(FIGURES / "depth_transfer.csv", float_format="%.4f")
+        frames = pd.concat({name: frames for name, (_, frames) in measured.items()}, names=["set", "frame"])
+        frames.to_csv(FIGURES / "depth_transfer_frames.csv", float_format="%.4f")
     click.echo(table[[c for c in table if not c.endswith(("_low", "_high"))]].to_string(float_format="%.3f"))
 
 

@@ -2,10 +2,11 @@
 
     LESIONKIT_DATA=... python benchmarks/evaluate_reference.py [--against EARLIER/reference_images.csv]
 
-Per-image figures at the original's resolution, then the mean, with 95 % bootstrap intervals; the threshold is the one
-in the weight file, fixed on the validation part. Lesion-free are rendered scenes of a seed of their own, and crops and
-mirrored halves of the test images in which no lesion is seen; the counterpart of the latter, halves with their lesions
-mirrored, shows that mirrors are not simply recognised. Writes, into figures/, reference.csv (one row per set),
+Per-image figures at the original's resolution, then the mean, with 95 % bootstrap intervals over images, or over videos
+where they are known; the threshold is the one in the weight file, fixed on the validation part. Lesion-free are
+rendered scenes of a seed of their own, and crops and mirrored halves of the test images in which no lesion is seen, all
+of 256 px (rates with exact binomial intervals); the counterpart of the latter, halves with their lesions mirrored,
+shows that mirrors are not simply recognised. Writes, into figures/, reference.csv (one row per set),
 reference_by_size.csv (one row per set and size of lesion) and reference_images.csv (one row per test image, so that
 another method can be compared image by image; `--against` does that with such a file).
 """
@@ -17,7 +18,8 @@ import click
 import numpy as np
 import pandas as pd
 import report
-from splits import SPLITS, samples_of
+from scipy.stats import binomtest
+from splits import SPLITS, samples_of, videos_of
 
 from lesionkit import datasets, fusion, metrics
 from lesionkit.detector import Detector
@@ -37,7 +39,8 @@ def real_sets(detector: Detector, sets: dict[str, tuple]) -> tuple[dict, pd.Data
         pairs = [(detector(image).mask, mask) for image, mask in map(datasets.read_sample, samples)]
         found = [p for p, _ in pairs], [m for _, m in pairs], [sample.name for sample in samples]
         images, lesions = metrics.evaluate_masks(*found), metrics.evaluate_lesions(*found)
-        rows[label], sizes[label], tables[label] = row(images, lesions), metrics.by_size(images, lesions), images
+        rows[label] = row(images, lesions, videos_of(images.index))
+        sizes[label], tables[label] = metrics.by_size(images, lesions), images
     return rows, pd.concat(sizes, names=["set"]), pd.concat(tables, names=["set"])[list(KEPT)]
 
 
@@ -53,18 +56,20 @@ def lesion_free_images(frames: Frames) -> dict[str, list[np.ndarray]]:
     return {name: [fusion.to_array(image) for image in images] for name, images in kinds.items()}
 
 
-def row(images: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, object]:
+def row(images: pd.DataFrame, lesions: pd.DataFrame, videos: list[str] | None = None) -> dict[str, object]:
     found = lesions["detected"].astype(float)
     small = found[lesions["area_fraction"] < 0.05]
     counts = {"lesions": len(lesions), "lesion_sensitivity": found.mean(), "lesions_under_5_percent": len(small),
               "sensitivity_under_5_percent": small.mean()}  # fmt: skip
     columns = ("dice", "iou", "sensitivity", "precision", "boundary_f1")
-    return {"images": len(images)} | report.means(images, columns) | counts
+    return {"images": len(images)} | report.means(images, columns, videos) | counts
 
 
 def alarms(detector: Detector, frames: list[np.ndarray]) -> dict[str, float]:
-    raised = [float(metrics.false_alarm(detector(frame).mask)) for frame in frames]
-    return {"images": len(frames)} | report.means(pd.DataFrame({"false_alarm_rate": raised}), ["false_alarm_rate"])
+    raised = sum(metrics.false_alarm(detector(frame).mask) for frame in frames)
+    span = binomtest(raised, len(frames)).proportion_ci()  # a bootstrap of no alarm at all would say "never"
+    ends = {"false_alarm_rate_low": span.low, "false_alarm_rate_high": span.high}
+    return {"images": len(frames), "false_alarm_rate": raised / len(frames)} | ends
 
 
 def mirror_check(detector: Detector, frames: Frames) -> dict[str, dict[str, object]]:
@@ -84,7 +89,8 @@ def paired(images: pd.DataFrame, earlier: Path) -> pd.DataFrame:
     before = pd.read_csv(earlier, index_col=["set", "name"])["dice"]
     rows = {}
     for name, now in images.groupby(level="set")["dice"]:
-        one = metrics.paired_bootstrap(now, before.reindex(now.index))
+        videos = videos_of(now.index.get_level_values("name"))
+        one = metrics.paired_bootstrap(now, before.reindex(now.index), groups=videos)
         rows[name] = {"images": one.n, "difference": one.mean, "low": one.low, "high": one.high, "p": one.p_value}
     return pd.DataFrame(rows).T
 

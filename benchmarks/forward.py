@@ -2,8 +2,10 @@
 
     pip install monai && python benchmarks/forward.py
 
-Ours is all that runs between preprocessing and fusion: depth network, attention, encoder, decoder. The two take turns,
-image by image, so that whatever slows the machine down meets both; weights do not matter here, and MONAI's are random.
+Ours is all that runs between preprocessing and fusion: depth network, attention, encoder, decoder; as trained, and as
+`detect` runs it, with its batch normalisations folded into the convolutions. MONAI's are folded where `folded` finds
+them, in the blocks of its encoder. All take turns, image by image, so that whatever slows the machine down meets each;
+weights do not matter here, and MONAI's are random.
 """
 
 import statistics
@@ -15,6 +17,7 @@ import torch
 
 from lesionkit.detector import Detector
 from lesionkit.devices import resolve
+from lesionkit.encoders import folded
 
 
 def rival(device: torch.device) -> torch.nn.Module:
@@ -27,17 +30,21 @@ def rival(device: torch.device) -> torch.nn.Module:
 
 
 @torch.inference_mode()
-def turns(ours: Callable, theirs: Callable, image: torch.Tensor, repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds of each call; the first two of each warm up."""
-    times = ([], [])
+def turns(nets: dict[str, Callable], image: torch.Tensor, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each call; the first two of each warm up."""
+    times = {name: [] for name in nets}
     for _ in range(repeats + 2):
-        for found, net in zip(times, (ours, theirs), strict=True):
-            found.append(report.seconds(lambda net=net: net(image), image.device))
-    return times[0][2:], times[1][2:]
+        for name, net in nets.items():
+            times[name].append(1e3 * report.seconds(lambda net=net: net(image), image.device))
+    return {name: found[2:] for name, found in times.items()}
+
+
+def times_as_fast(times: dict[str, list[float]], ours: str, theirs: str) -> float:
+    return statistics.median(y / x for x, y in zip(times[ours], times[theirs], strict=True))
 
 
 @click.command()
-@click.option("--sizes", default="256,352", show_default=True, help="Edges in pixels.")
+@click.option("--sizes", default="256,320,352", show_default=True, help="Edges in pixels.")
 @click.option("--batches", default="1", show_default=True, help="Images at once.")
 @click.option("--repeats", default=20, show_default=True)
 @click.option("--weights", default="reference", show_default=True)
@@ -45,21 +52,26 @@ def turns(ours: Callable, theirs: Callable, image: torch.Tensor, repeats: int) -
 def main(sizes: str, batches: str, repeats: int, weights: str, device: str) -> None:
     """Measure the forward pass; see the head of this file."""
     facts = report.machine(resolve(device))
-    detector = Detector.from_pretrained(weights, device).freeze()
+    detector, frozen = (Detector.from_pretrained(weights, device) for _ in range(2))
     theirs, results, rows = rival(detector.device), {}, []
+    nets = {"ours": detector.maps, "monai": theirs, "ours_folded": frozen.freeze().maps, "monai_folded": folded(theirs)}
     for size_px in map(int, sizes.split(",")):
         for batch in map(int, batches.split(",")):
             image = torch.rand(batch, 3, size_px, size_px, device=detector.device)
-            image = image.to(memory_format=torch.channels_last)
-            a, b = turns(detector.maps, theirs, image, repeats)
-            ratio = statistics.median(y / x for x, y in zip(a, b, strict=True))
-            rates = {"ours_ms": report.spread([1e3 * t for t in a]), "monai_ms": report.spread([1e3 * t for t in b])}
-            results[f"{size_px} px, batch {batch}"] = {**rates, "times_as_fast": ratio}
-            medians = [f"{rates[name]['median']:.0f} ms" for name in ("ours_ms", "monai_ms")]
-            rows.append((f"{size_px} px, {batch} at once", *medians, f"{ratio:.2f}"))
-    report.table([("forward", "lesionkit", "FlexibleUNet", "times as fast"), *rows])
-    nets = {"depth": detector.depth_net, "segmentation": detector.segmenter, "MONAI": theirs}
-    sizes_m = {name: sum(p.numel() for p in net.parameters()) / 1e6 for name, net in nets.items()}
+            times = turns(nets, image.to(memory_format=torch.channels_last), repeats)
+            ratios = {
+                "times_as_fast": times_as_fast(times, "ours", "monai"),
+                "times_as_fast_folded": times_as_fast(times, "ours_folded", "monai_folded"),
+                "times_as_fast_in_use": times_as_fast(times, "ours_folded", "monai"),  # each as its users run it
+            }
+            spreads = {f"{name}_ms": report.spread(found) for name, found in times.items()}
+            results[f"{size_px} px, batch {batch}"] = spreads | ratios
+            medians = [f"{spreads[f'{name}_ms']['median']:.0f} ms" for name in nets]
+            rows.append((f"{size_px} px, {batch} at once", *medians, *(f"{ratio:.2f}" for ratio in ratios.values())))
+    names = ("lesionkit", "FlexibleUNet", "both folded:", "", "times as fast", "both folded", "in use")
+    report.table([("forward", *names), *rows])
+    parts = {"depth": detector.depth_net, "segmentation": detector.segmenter, "MONAI": theirs}
+    sizes_m = {name: sum(p.numel() for p in net.parameters()) / 1e6 for name, net in parts.items()}
     click.echo("million parameters: " + ", ".join(f"{name} {size:.1f}" for name, size in sizes_m.items()))
     report.write("forward", facts, {"encoder": detector.config.encoder, "repeats": repeats}, results)
 

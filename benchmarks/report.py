@@ -55,11 +55,12 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "repeats": len(values)}
 
 
-def means(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, float]:
-    """Mean, and 95 % bootstrap interval as NAME_low and NAME_high, of each column: one row of a table."""
+def means(frame: pd.DataFrame, columns: Sequence[str], groups: Sequence[str] | None = None) -> dict[str, float]:
+    """Mean, and 95 % bootstrap interval as NAME_low and NAME_high, of each column: one row of a table. groups: the
+    video of each row, of which whole ones are drawn."""
     line = {}
     for column in columns:
-        one = metrics.bootstrap_mean(frame[column])
+        one = metrics.bootstrap_mean(frame[column], groups=groups)
         line |= {column: one.mean, f"{column}_low": one.low, f"{column}_high": one.high}
     return line
 

@@ -35,7 +35,7 @@ from lesionkit.scenes import SceneConfig
 from lesionkit.segmentation import DepthGuidedSegmenter
 from lesionkit.training import TrainConfig, estimate_depth, train_depth, train_segmenter
 
-# (size_px, scenes, epochs, peak learning rate): many small scenes for variety, then others at the size that is shipped
+# (size_px, scenes, epochs, peak learning rate): many small scenes for variety, then others of twice the size
 DEPTH_STAGES = ((128, 6000, 10, 2e-3), (256, 2000, 5, 1e-3), (256, 3400, 4, 8e-4))
 # wider than for short trainings: lesions of every size, colours of other hospitals
 VARIATION = AugmentConfig(

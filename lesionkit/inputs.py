@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -133,6 +134,8 @@ def _check_overwrites(sources: Iterable[Source], inputs: set[Path], out: Path) -
     """The user's own a_mask.png must survive, wherever `out` is and whether or not it is an input itself. Results come
     in pairs, and beside the inputs with RESULTS: such a pair is of an earlier call, anything else the user's own."""
     folder = out.resolve()
+    if (folder / RESULTS).is_file() and not _is_results(folder / RESULTS):
+        raise UsageError(f"{folder / RESULTS} exists and is not ours: give another --out")
     present = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
     for source in sources:
         beside = source.path.resolve().parent == folder
@@ -142,6 +145,15 @@ def _check_overwrites(sources: Iterable[Source], inputs: set[Path], out: Path) -
             for name in there:
                 if not ours or folder / name in inputs:
                     raise UsageError(f"{folder / name} exists and a result would overwrite it: give another --out")
+
+
+def _is_results(path: Path) -> bool:
+    """Whether a detections.json is one that `detect` wrote: a list of entries that name their input."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(entries, list) and all(isinstance(entry, dict) and "input" in entry for entry in entries)
 
 
 def _result_stems(source: Source, present: set[str]) -> set[str]:

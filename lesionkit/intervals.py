@@ -1,7 +1,7 @@
 """How sure a mean is: percentile bootstrap intervals for one sample and for paired differences.
 
 One value per image is the unit that is drawn. Frames of one video resemble each other, so over such frames
-the intervals are too narrow; pass the means per video instead.
+the intervals are too narrow: pass the videos as `groups`, and whole groups are drawn instead.
 """
 
 from collections.abc import Sequence
@@ -32,38 +32,58 @@ class Interval:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
 
 
-def bootstrap_mean(a: Values, n: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of `a` and the 2.5 and 97.5 percentiles of `n` resampled means (Efron 1979), without NaN."""
+def bootstrap_mean(a: Values, n: int = 10_000, seed: int = 0, groups: Values | None = None) -> Interval:
+    """Mean of `a` and the 2.5 and 97.5 percentiles of `n` resampled means (Efron 1979), without NaN.
+
+    groups: a label per value; then whole groups are drawn (the cluster bootstrap: Field and Welsh 2007). Raises
+    ValueError when the lengths differ.
+    """
     values = np.asarray(a, dtype=float)
-    kept = values[~np.isnan(values)]
-    means = _resampled_means(kept, n, seed)
+    known = ~np.isnan(values)
+    kept = values[known]
+    means = _resampled_means(kept, n, seed, _known_groups(groups, known))
     return Interval(*_summary(kept, means), n=kept.size, dropped=values.size - kept.size)
 
 
-def paired_bootstrap(a: Values, b: Values, n: int = 10_000, seed: int = 0) -> Interval:
+def paired_bootstrap(a: Values, b: Values, n: int = 10_000, seed: int = 0, groups: Values | None = None) -> Interval:
     """Mean of a − b over the same images, with interval and two-sided p-value; positive: `a` is larger.
 
     Whole pairs are drawn, because an image that is hard for one model is hard for the other: the interval
     of the differences is far narrower than those of the two means. A pair with a NaN is dropped and
     counted. The p-value is twice the share of resampled differences on the far side of zero, at least 2 /
-    (n + 1), at most 1. Raises ValueError when the lengths differ.
+    (n + 1), at most 1. `groups` as in `bootstrap_mean`. Raises ValueError when the lengths differ.
     """
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if first.shape != second.shape:
         raise ValueError(f"a pair needs both values, but there are {first.size} and {second.size}")
     difference = first - second
-    kept = difference[~np.isnan(difference)]
-    means = _resampled_means(kept, n, seed)
+    known = ~np.isnan(difference)
+    kept = difference[known]
+    means = _resampled_means(kept, n, seed, _known_groups(groups, known))
     tail = min((means <= 0).sum(), (means >= 0).sum())
     p_value = min(1.0, 2 * float(tail + 1) / (n + 1)) if kept.size else float("nan")
     return Interval(*_summary(kept, means), n=kept.size, dropped=difference.size - kept.size, p_value=p_value)
 
 
-def _resampled_means(values: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Means of `n` samples of the size of `values`, drawn from it with replacement."""
+def _known_groups(groups: Values | None, known: np.ndarray) -> np.ndarray | None:
+    """The labels of the values that are known, as numbers from 0."""
+    if groups is None:
+        return None
+    labels = np.asarray(groups)
+    if labels.shape != known.shape:
+        raise ValueError(f"a label is needed for each of the {known.size} values, not {labels.size} labels")
+    return np.unique(labels[known], return_inverse=True)[1]
+
+
+def _resampled_means(values: np.ndarray, n: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """Means of `n` samples of the size of `values`, drawn from it with replacement; or of as many whole groups."""
     generator = np.random.default_rng(seed)
     if values.size == 0:
         return np.empty(0)
+    if groups is not None:
+        sums, counts = np.bincount(groups, values), np.bincount(groups)
+        drawn = generator.integers(sums.size, size=(n, sums.size))
+        return sums[drawn].sum(1) / counts[drawn].sum(1)
     # One sample at a time: a whole n × size matrix of a large test part would need gigabytes.
     return np.array([values[generator.integers(values.size, size=values.size)].mean() for _ in range(n)])
 

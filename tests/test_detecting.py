@@ -151,6 +151,14 @@ def test_a_mask_that_was_added_after_a_call_is_not_overwritten(tmp_path):
         find_inputs([str(tmp_path)], tmp_path)
 
 
+def test_another_programs_detections_are_not_overwritten(tmp_path):
+    image = half_red(tmp_path / "a.png")
+    for content in ('{"images": []}', "no json"):
+        (tmp_path / RESULTS).write_text(content)
+        with pytest.raises(UsageError, match=r"detections\.json exists and is not ours"):
+            find_inputs([str(image)], tmp_path)
+
+
 def test_a_drawn_mask_of_a_videos_frame_is_not_overwritten(tmp_path):
     video(tmp_path / "clip.avi", 3)
     half_red(tmp_path / "clip_000000_mask.png")

@@ -548,6 +548,29 @@ def test_paired_bootstrap_sees_what_two_intervals_cannot():
     assert metrics.paired_bootstrap(b, a, n=2000).mean == pytest.approx(-found.mean)
 
 
+def test_whole_groups_are_drawn():
+    """Four videos of 25 equal frames say no more than four frames; groups of one value change nothing."""
+    videos, labels = np.repeat([0.2, 0.4, 0.6, 0.8], 25), np.repeat(list("abcd"), 25)
+    grouped, single = metrics.bootstrap_mean(videos, groups=labels), metrics.bootstrap_mean([0.2, 0.4, 0.6, 0.8])
+    assert grouped.mean == pytest.approx(0.5)
+    assert (grouped.low, grouped.high) == pytest.approx((single.low, single.high), abs=0.03)
+    naive = metrics.bootstrap_mean(videos)
+    assert grouped.high - grouped.low > 3 * (naive.high - naive.low)
+    alone = metrics.bootstrap_mean(videos, groups=np.arange(100))
+    assert (alone.low, alone.high) == pytest.approx((naive.low, naive.high), abs=0.01)
+
+
+def test_groups_of_unequal_size_weigh_by_their_frames_and_nan_leaves_its_label():
+    values, labels = [1.0, 1.0, 1.0, 0.0, np.nan], ["a", "a", "a", "b", "c"]
+    found = metrics.bootstrap_mean(values, groups=labels)
+    assert found.mean == pytest.approx(0.75)
+    assert (found.low, found.high, found.n, found.dropped) == (0, 1, 4, 1)
+    paired = metrics.paired_bootstrap(values, [0.0] * 5, groups=labels)
+    assert (paired.low, paired.high) == (0, 1)
+    with pytest.raises(ValueError, match="a label is needed for each of the 5 values"):
+        metrics.bootstrap_mean(values, groups=["a"])
+
+
 def test_paired_bootstrap_of_equals():
     found = metrics.paired_bootstrap([0.5, 0.7, 0.9], [0.5, 0.7, 0.9], n=100)
     assert (found.mean, found.low, found.high, found.p_value) == (0, 0, 0, 1)
