@@ -61,12 +61,12 @@ def one_seed(
             kept[arm] = training.segment(model, data[part].image, maps[part], device)
     truth = data["validation"].mask
     own = {arm: metrics.best_threshold(p, truth) for arm, p in found["validation"].items()}
-    points = claims.operating_points(found["validation"], truth, own)
+    points = claims.operating_points(found["validation"], truth)
     rows = {}
     for arm, probability in found["test"].items():
         values = claims.values(probability, points[arm], test.mask, test.names)
         dice = metrics.evaluate_masks(probability > own[arm], test.mask)["dice"].mean()
-        rows[arm] = {"seed": seed, "dice": dice, **values.mean(), **points[arm]}
+        rows[arm] = {"seed": seed, "dice": dice, **values.mean(), "threshold": own[arm], **points[arm]}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 

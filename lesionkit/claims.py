@@ -1,8 +1,10 @@
 """The method's three claims [5] as one number per frame, for arms that differ in their guidance alone.
 
-a and c trade against each other through the threshold: an arm with a stricter one finds less *and* errs less. So every
-arm is brought to the operating point of `reference` (the arm guided by depth) on the validation part: for a to the
-threshold at which it marks as many false regions, for c to the one at which it finds as many lesions.
+All three hang on the threshold: an arm with a stricter one finds less *and* errs less, and a low one draws every edge
+too wide. So edges are compared at 0.5 for all arms; and for a and c every arm is brought to the operating point that
+`reference`, the arm guided by depth, has there on the validation part: for a to the threshold at which it marks as many
+false regions, for c to the one at which it finds as many lesions. (Thresholds chosen arm by arm would not do: along a
+flat curve they lie far apart by accident.)
 
 Letters: n frames of h × w pixels.
 """
@@ -18,31 +20,26 @@ from lesionkit import metrics
 # more small lesions, better edges, fewer false positives: in the last one less is better
 CLAIMS = ("a small lesions found", "b boundary F1", "c false regions")
 SMALL = 0.05  # of the image: the two smaller bins of `metrics.SIZE_BINS`
+MIDDLE = 0.5  # the threshold where a pixel is as likely lesion as not
 
 
 def operating_points(
-    validation: Mapping[str, Float[Tensor, "n 1 h w"]],
-    truth: Float[Tensor, "n 1 h w"],
-    own: Mapping[str, float],
-    reference: str = "depth",
+    validation: Mapping[str, Float[Tensor, "n 1 h w"]], truth: Float[Tensor, "n 1 h w"], reference: str = "depth"
 ) -> pd.DataFrame:
-    """Thresholds, one column per arm: its "own", and where it comes closest to the "same false" regions and to the
-    "same found" lesions as `reference` at its own threshold; of equals the nearest to the arm's own.
+    """Thresholds, one column per arm: for "edges", and where the arm comes closest to the "same false" regions and to
+    the "same found" lesions as `reference` at MIDDLE; of equals the nearest to MIDDLE.
 
-    validation: probabilities of each arm on the validation part, whose masks are `truth`. own: what
-    `metrics.best_threshold` chose for each.
+    validation: probabilities of each arm on the validation part, whose masks are `truth`.
     """
     counts = {arm: {t: _counts(p > t, truth) for t in metrics.THRESHOLDS} for arm, p in validation.items()}
-    wanted = _counts(validation[reference] > own[reference], truth)
+    wanted = counts[reference][MIDDLE]
 
     def closest(arm: str, what: str) -> float:
         at = counts[arm]
-        return min(at, key=lambda t: (abs(at[t][what] - wanted[what]), abs(t - own[arm])))
+        return min(at, key=lambda t: (abs(at[t][what] - wanted[what]), abs(t - MIDDLE)))
 
     rows = {f"same {what}": {arm: closest(arm, what) for arm in validation} for what in ("false", "found")}
-    points = pd.DataFrame({"own": dict(own), **rows}).T
-    points[reference] = own[reference]
-    return points
+    return pd.DataFrame({"edges": dict.fromkeys(validation, MIDDLE), **rows}).T
 
 
 def _counts(masks: Tensor, truth: Tensor) -> dict[str, int]:
@@ -59,6 +56,6 @@ def values(
     """
     lesions = metrics.evaluate_lesions(probability > points["same false"], truth, names)
     small = lesions[lesions["area_fraction"] < SMALL].groupby("name")["detected"].mean().reindex(names).astype(float)
-    edges = metrics.evaluate_masks(probability > points["own"], truth, names)["boundary_f1"]
+    edges = metrics.evaluate_masks(probability > points["edges"], truth, names)["boundary_f1"]
     false = metrics.evaluate_masks(probability > points["same found"], truth, names)["false_components"].astype(float)
     return pd.DataFrame(dict(zip(CLAIMS, (small, edges, false), strict=True)))

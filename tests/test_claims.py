@@ -29,21 +29,16 @@ EAGER = arm((0.9, 0.4), (0.8, 0.6))  # at 0.5: one lesion, two false regions
 
 @pytest.fixture
 def points() -> pd.DataFrame:
-    return claims.operating_points({"depth": DEPTH, "eager": EAGER}, TRUTH, {"depth": 0.5, "eager": 0.5})
+    return claims.operating_points({"depth": DEPTH, "eager": EAGER}, TRUTH)
 
 
 def test_every_arm_comes_to_depths_operating_point(points):
     assert points["depth"].tolist() == [0.5, 0.5, 0.5]
-    assert points.loc["own", "eager"] == 0.5
+    assert points.loc["edges", "eager"] == 0.5
     # one false region is left above 0.6 and below 0.8, the nearest to 0.5 of those is 0.6 itself (p > t)
     assert points.loc["same false", "eager"] == 0.6
     # both lesions are found below 0.4
     assert points.loc["same found", "eager"] == 0.35
-
-
-def test_the_reference_keeps_a_threshold_that_is_on_no_grid():
-    points = claims.operating_points({"depth": DEPTH, "eager": EAGER}, TRUTH, {"depth": 0.512, "eager": 0.5})
-    assert points["depth"].tolist() == [0.512] * 3
 
 
 def test_values_are_taken_at_each_claims_own_point(points):
