@@ -81,13 +81,9 @@ class Detection:
 
 
 class Detector:
-    """The whole method. `detector(image)` takes an h×w×3 uint8 array, or a b×3×h×w float tensor in [0, 1]. Raises
-    ValueError when the configuration says another guidance or encoder than the segmenter has."""
+    """The whole method. `detector(image)` takes an h×w×3 uint8 array, or a b×3×h×w float tensor in [0, 1]."""
 
     def __init__(self, depth: DepthNet, segmenter: DepthGuidedSegmenter, config: DetectorConfig, device: str = "auto"):
-        has, says = (segmenter.guidance, segmenter.encoder_name), (config.guidance, config.encoder)
-        if has != says:  # all arms have the same parameters, so a file would be read as another arm in silence
-            raise ValueError(f"the segmenter has {', '.join(has)} but its configuration says {', '.join(says)}")
         self.device = resolve(str(device))
         self.depth_net = depth.to(self.device, memory_format=torch.channels_last).eval()
         self.segmenter = segmenter.to(self.device, memory_format=torch.channels_last).eval()
@@ -117,7 +113,8 @@ class Detector:
     def save(self, path: str | Path) -> Path:
         """Writes the weights in half precision (vectors, such as batch statistics, in single) with the configuration
         and the current threshold in the header. In one step: no half-written file is ever seen. Raises WeightsError for
-        what `from_pretrained` would not read: a guidance that needs more than an image, a threshold of 0 or 1."""
+        what `from_pretrained` would not read, or read as something else: a guidance that needs more than an image, a
+        threshold of 0 or 1, a configuration that says another guidance or encoder than the segmenter has."""
         path = Path(path)
         nets = {"depth": self.depth_net, "segmenter": self.segmenter}
         tensors = {f"{name}.{key}": _compact(t) for name, net in nets.items() for key, t in net.state_dict().items()}
@@ -126,6 +123,9 @@ class Detector:
             _check(config)
         except ValueError as error:
             raise WeightsError(f"these weights cannot be saved for use: {error}") from None
+        has, says = (self.segmenter.guidance, self.segmenter.encoder_name), (config.guidance, config.encoder)
+        if has != says:  # all arms have the same parameters: the file would be read as another arm in silence
+            raise WeightsError(f"the segmenter has {', '.join(has)} but its configuration says {', '.join(says)}")
         return _write(path, tensors, {"lesionkit": json.dumps(asdict(config), sort_keys=True)})
 
     @torch.inference_mode()

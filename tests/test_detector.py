@@ -258,13 +258,15 @@ def test_a_file_that_does_not_fit_is_one_line(saved, kind):
     assert saved.name in str(caught.value)
 
 
-def test_a_segmenter_of_another_guidance_or_encoder_than_it_says_is_refused():
+def test_a_segmenter_of_another_guidance_or_encoder_than_it_says_is_not_saved(tmp_path):
     """All arms have the same parameters: nothing else would notice."""
     net, segmenter = DepthNet(pretrained=False), DepthGuidedSegmenter("none", "small")
     for said in (CONFIG, replace(CONFIG, guidance="none", encoder="efficientnet-lite0")):
-        with pytest.raises(ValueError, match="the segmenter has none, small but its configuration says"):
-            Detector(net, segmenter, said, "cpu")
-    assert Detector(net, segmenter, replace(CONFIG, guidance="none"), "cpu").config.guidance == "none"
+        with pytest.raises(WeightsError, match="the segmenter has none, small but its configuration says"):
+            Detector(net, segmenter, said, "cpu").save(tmp_path / "weights.safetensors")
+    assert list(tmp_path.iterdir()) == []
+    path = Detector(net, segmenter, replace(CONFIG, guidance="none"), "cpu").save(tmp_path / "weights.safetensors")
+    assert Detector.from_pretrained(path, "cpu").segmenter.guidance == "none"
 
 
 @pytest.mark.parametrize(("guidance", "threshold"), [("oracle", 0.5), ("shuffled", 0.5), ("depth", 0), ("depth", 1)])
