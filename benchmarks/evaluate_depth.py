@@ -7,8 +7,8 @@ of a set come from one or three trajectories, so the intervals are narrower than
 depth known and largest colour channel above 12/255. Depth through `Detector(...).depth`, at the frame's own size. Depth
 is min–max normalised over these pixels for the affine RMSE; AbsRel after median scaling, where depth is in mm. Nothing
 was trained on these frames; which looks at them led to changes stands in the model card. To be measured once per
-version of the weights. Writes
-figures/depth_transfer.csv, one row per set and estimator, and depth_transfer_frames.csv, the network's row per frame.
+version of the weights. Writes figures/depth_transfer.csv, one row per set and estimator, and
+figures/depth_transfer_frames.csv, the network's row per frame.
 """
 
 from collections.abc import Callable

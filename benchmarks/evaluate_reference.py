@@ -21,7 +21,7 @@ import report
 from scipy.stats import binomtest
 from splits import SPLITS, samples_of, videos_of
 
-from lesionkit import datasets, fusion, metrics
+from lesionkit import claims, datasets, fusion, metrics
 from lesionkit.detector import Detector
 from lesionkit.frames import Frames, join, lesion_free_crops, lesion_free_mirrors, lesion_mirrors, real_frames
 from lesionkit.scenes import SceneConfig, stream_scenes
@@ -58,7 +58,7 @@ def lesion_free_images(frames: Frames) -> dict[str, list[np.ndarray]]:
 
 def row(images: pd.DataFrame, lesions: pd.DataFrame, videos: list[str] | None = None) -> dict[str, object]:
     found = lesions["detected"].astype(float)
-    small = found[lesions["area_fraction"] < 0.05]
+    small = found[lesions["area_fraction"] < claims.SMALL]
     counts = {"lesions": len(lesions), "lesion_sensitivity": found.mean(), "lesions_under_5_percent": len(small),
               "sensitivity_under_5_percent": small.mean()}  # fmt: skip
     columns = ("dice", "iou", "sensitivity", "precision", "boundary_f1")

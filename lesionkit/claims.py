@@ -9,7 +9,7 @@ flat curve they lie far apart by accident.)
 Letters: n frames of h × w pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from lesionkit import metrics
 
 # more small lesions, better edges, fewer false positives: in the last one less is better
 CLAIMS = ("a small lesions found", "b boundary F1", "c false regions")
-SMALL = 0.05  # of the image: the two smaller bins of `metrics.SIZE_BINS`
+SMALL = metrics.SIZE_BINS[1].high  # of the image: the two smaller bins
 MIDDLE = 0.5  # the threshold where a pixel is as likely lesion as not
 
 
@@ -31,7 +31,7 @@ def operating_points(
 
     validation: probabilities of each arm on the validation part, whose masks are `truth`.
     """
-    counts = {arm: {t: _counts(p > t, truth) for t in metrics.THRESHOLDS} for arm, p in validation.items()}
+    counts = {arm: {t: _totals(p > t, truth) for t in metrics.THRESHOLDS} for arm, p in validation.items()}
     wanted = counts[reference][MIDDLE]
 
     def closest(arm: str, what: str) -> float:
@@ -42,9 +42,13 @@ def operating_points(
     return pd.DataFrame({"edges": dict.fromkeys(validation, MIDDLE), **rows}).T
 
 
-def _counts(masks: Tensor, truth: Tensor) -> dict[str, int]:
-    matches = [metrics.lesion_matches(mask, one) for mask, one in zip(masks, truth, strict=True)]
+def _totals(masks: Tensor, truth: Tensor) -> dict[str, int]:
+    matches = _each(metrics.lesion_matches, masks, truth)
     return {"false": sum(m.false_components for m in matches), "found": sum(sum(m.detected) for m in matches)}
+
+
+def _each(metric: Callable, masks: Tensor, truth: Tensor) -> list:
+    return [metric(mask, one) for mask, one in zip(masks, truth, strict=True)]
 
 
 def values(
@@ -56,6 +60,7 @@ def values(
     """
     lesions = metrics.evaluate_lesions(probability > points["same false"], truth, names)
     small = lesions[lesions["area_fraction"] < SMALL].groupby("name")["detected"].mean().reindex(names).astype(float)
-    edges = metrics.evaluate_masks(probability > points["edges"], truth, names)["boundary_f1"]
-    false = metrics.evaluate_masks(probability > points["same found"], truth, names)["false_components"].astype(float)
-    return pd.DataFrame(dict(zip(CLAIMS, (small, edges, false), strict=True)))
+    edges = _each(metrics.boundary_f1, probability > points["edges"], truth)
+    matches = _each(metrics.lesion_matches, probability > points["same found"], truth)
+    false = [float(m.false_components) for m in matches]
+    return pd.DataFrame(dict(zip(CLAIMS, (small.to_numpy(), edges, false), strict=True)), pd.Index(names, name="name"))

@@ -75,8 +75,8 @@ def up_to(features: Tensor, like: Tensor) -> Tensor:
 
 class GlobalDepth(nn.Module):
     """b×3×h×w in [0, 1] → log depth b×1×(h/4)×(w/4). It sees the scene at half resolution: an encoder that begins
-    with ImageNet's features, the scene's mean feature added at the bottom (the receptive field is
-    the whole image), and a light decoder."""
+    with ImageNet's features, the scene's mean feature added at the bottom (the receptive field is the whole image), and
+    a light decoder."""
 
     def __init__(self, config: DepthConfig, pretrained: bool):
         super().__init__()

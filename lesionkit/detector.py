@@ -115,9 +115,6 @@ class Detector:
         and the current threshold in the header. In one step: no half-written file is ever seen. Raises WeightsError for
         what `from_pretrained` would not read, or read as something else: a guidance that needs more than an image, a
         threshold of 0 or 1, a configuration that says another guidance or encoder than the segmenter has."""
-        path = Path(path)
-        nets = {"depth": self.depth_net, "segmenter": self.segmenter}
-        tensors = {f"{name}.{key}": _compact(t) for name, net in nets.items() for key, t in net.state_dict().items()}
         config = replace(self.config, threshold=float(self.threshold))
         try:
             _check(config)
@@ -126,7 +123,9 @@ class Detector:
         has, says = (self.segmenter.guidance, self.segmenter.encoder_name), (config.guidance, config.encoder)
         if has != says:  # all arms have the same parameters: the file would be read as another arm in silence
             raise WeightsError(f"the segmenter has {', '.join(has)} but its configuration says {', '.join(says)}")
-        return _write(path, tensors, {"lesionkit": json.dumps(asdict(config), sort_keys=True)})
+        nets = {"depth": self.depth_net, "segmenter": self.segmenter}
+        tensors = {f"{name}.{key}": _compact(t) for name, net in nets.items() for key, t in net.state_dict().items()}
+        return _write(Path(path), tensors, {"lesionkit": json.dumps(asdict(config), sort_keys=True)})
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray | Float[Tensor, "b 3 h w"]) -> Detection:

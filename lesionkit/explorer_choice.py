@@ -56,14 +56,12 @@ def make_stroke(given: Any) -> Stroke:
     try:
         refuse_unknown(given, Stroke)
         far = 1e5  # a brush may leave the image
-        points = tuple((number("x", x, -far, far), number("y", y, -far, far)) for x, y in given["points"])
+        points = tuple(_pair(point, -far, far) for point in given["points"])
         return Stroke(
             one_of("tool", given["tool"], whatif.TOOLS), number("radius_px", given["radius_px"], 1, 2000),
             number("strength", given["strength"], 0, 2), points[:STROKE_POINTS] or _no_points(),
         )  # fmt: skip
-    except StateError:
-        raise
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError) as error:
         raise StateError(f"a stroke has tool, radius_px, strength and points; this one is broken ({error})") from None
 
 
@@ -108,11 +106,13 @@ def from_json(text: str, default: Choice) -> Choice:
 
 
 def _parse_point(given: Any) -> tuple[float, float] | None:
-    if given is None:
-        return None
+    return None if given is None else _pair(given, 0, 1e5)
+
+
+def _pair(given: Any, low: float, high: float) -> tuple[float, float]:
     if not isinstance(given, (list, tuple)) or len(given) != 2:
         raise StateError(f"point is {given!r}, but must be x and y")
-    return number("x", given[0], 0, 1e5), number("y", given[1], 0, 1e5)
+    return number("x", given[0], low, high), number("y", given[1], low, high)
 
 
 def _parse_image(given: Any) -> Any:

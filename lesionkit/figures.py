@@ -77,6 +77,7 @@ def gallery(rows: Sequence[Row], titles: Sequence[str] | None = None, width_in: 
 
 def _draw_row(axes: np.ndarray, row: Row) -> None:
     arrays = [_shown(row, i) for i in range(len(row.maps))]
+    ranges = arrays if row.kind == "image" else _ranges(row, arrays)
     for i, axis in enumerate(axes):
         axis.set_xticks([])
         axis.set_yticks([])
@@ -87,7 +88,7 @@ def _draw_row(axes: np.ndarray, row: Row) -> None:
         if row.kind == "image":
             axis.imshow(arrays[i])
         else:
-            low, high = _limits(_ranged(row, arrays, i), row.kind)
+            low, high = _limits(ranges[i], row.kind)
             axis.imshow(arrays[i], cmap=LOOKS[row.kind]["cmap"], vmin=low, vmax=high)
         for masks, colour in ((row.truth, TRUTH), (row.found, FOUND)):
             if masks is not None and pixels(masks[i]).any():
@@ -98,11 +99,11 @@ def _draw_row(axes: np.ndarray, row: Row) -> None:
     axes[0].set_ylabel(row.label, fontsize=8, color=INK)
 
 
-def _ranged(row: Row, arrays: list[np.ndarray], i: int) -> np.ndarray:
-    """The values whose range gives column i its colours."""
+def _ranges(row: Row, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """The values whose range gives each column its colours."""
     if isinstance(row.limits, str):
-        return np.stack(arrays) if row.limits == "row" else arrays[i]
-    return _shown(replace(row, maps=row.limits), i)
+        return [np.stack(arrays)] * len(arrays) if row.limits == "row" else arrays
+    return [_shown(replace(row, maps=row.limits), i) for i in range(len(arrays))]
 
 
 def _shown(row: Row, i: int) -> np.ndarray:

@@ -41,7 +41,7 @@ def bootstrap_mean(a: Values, n: int = 10_000, seed: int = 0, groups: Values | N
     values = np.asarray(a, dtype=float)
     known = ~np.isnan(values)
     kept = values[known]
-    means = _resampled_means(kept, n, seed, _known_groups(groups, known))
+    means = _resampled_means(*_units(values, known, groups), n, seed)
     return Interval(*_summary(kept, means), n=kept.size, dropped=values.size - kept.size)
 
 
@@ -59,33 +59,31 @@ def paired_bootstrap(a: Values, b: Values, n: int = 10_000, seed: int = 0, group
     difference = first - second
     known = ~np.isnan(difference)
     kept = difference[known]
-    means = _resampled_means(kept, n, seed, _known_groups(groups, known))
+    means = _resampled_means(*_units(difference, known, groups), n, seed)
     tail = min((means <= 0).sum(), (means >= 0).sum())
     p_value = min(1.0, 2 * float(tail + 1) / (n + 1)) if kept.size else float("nan")
     return Interval(*_summary(kept, means), n=kept.size, dropped=difference.size - kept.size, p_value=p_value)
 
 
-def _known_groups(groups: Values | None, known: np.ndarray) -> np.ndarray | None:
-    """The labels of the values that are known, as numbers from 0."""
+def _units(values: np.ndarray, known: np.ndarray, groups: Values | None) -> tuple[np.ndarray, np.ndarray]:
+    """What is drawn: sum and number of the known values of each group, or each of them by itself."""
     if groups is None:
-        return None
+        return values[known], np.ones(known.sum())
     labels = np.asarray(groups)
     if labels.shape != known.shape:
         raise ValueError(f"a label is needed for each of the {known.size} values, not {labels.size} labels")
-    return np.unique(labels[known], return_inverse=True)[1]
+    group = np.unique(labels[known], return_inverse=True)[1]
+    return np.bincount(group, values[known]), np.bincount(group)
 
 
-def _resampled_means(values: np.ndarray, n: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
-    """Means of `n` samples of the size of `values`, drawn from it with replacement; or of as many whole groups."""
+def _resampled_means(sums: np.ndarray, counts: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Means of `n` samples of as many units as there are, drawn with replacement."""
     generator = np.random.default_rng(seed)
-    if values.size == 0:
+    if sums.size == 0:
         return np.empty(0)
-    if groups is not None:
-        sums, counts = np.bincount(groups, values), np.bincount(groups)
-        drawn = generator.integers(sums.size, size=(n, sums.size))
-        return sums[drawn].sum(1) / counts[drawn].sum(1)
     # One sample at a time: a whole n × size matrix of a large test part would need gigabytes.
-    return np.array([values[generator.integers(values.size, size=values.size)].mean() for _ in range(n)])
+    samples = (generator.integers(sums.size, size=sums.size) for _ in range(n))
+    return np.array([sums[drawn].sum() / counts[drawn].sum() for drawn in samples])
 
 
 def _summary(values: np.ndarray, means: np.ndarray) -> tuple[float, float, float]:
