@@ -1,5 +1,5 @@
-"""The explorer's view: controls from ipywidgets, one anywidget for the image stack. Thin: it hands what a person does
-to `ExplorerState` and shows what follows.
+"""The explorer's view: the controls, and one anywidget for the image stack. Thin: it hands what a person does to
+`ExplorerState` and shows what follows.
 
 Pictures go to the browser as custom messages, after the view has said that it is ready: nothing large is ever part of
 the widget state that a notebook saves. Callbacks never print; what goes wrong becomes a sentence in the view.
@@ -15,10 +15,11 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from lesionkit import explorer_images, explorer_pictures
+from lesionkit import explorer_controls, explorer_images, explorer_pictures
+from lesionkit import explorer_messages as messages
 from lesionkit.detector import Detector, ImageError
-from lesionkit.explorer_choice import GUIDANCES, PANELS, RELIEF, VIEW, Choice
-from lesionkit.explorer_images import DECIMALS, PARIS, SCENE_RANGES, SampleImage, SceneImage, StateError
+from lesionkit.explorer_choice import PANELS, VIEW, Choice
+from lesionkit.explorer_images import DECIMALS, SCENE_RANGES, SampleImage, SceneImage, StateError
 from lesionkit.explorer_pictures import TABLES, MapPicture
 from lesionkit.explorer_state import ExplorerState
 from lesionkit.preprocess import PreprocessError
@@ -27,16 +28,6 @@ __all__ = ["Explorer", "ImageStack"]
 
 ASSETS = Path(__file__).parent / "assets"
 PAUSE_S = 1.0  # a slider that rested this long begins a new step to undo
-GUIDANCE_LABELS = {"own": "the image's own", "flat": "flattened", "other": "of another image", "off": "attention off"}
-NUMBERS = {  # label, how it is written, what it means
-    "probability_area": ("probability area", "percent", "mean probability over the image"),
-    "mask_area": ("mask area", "percent", "share of the image above the threshold"),
-    "lesions": ("lesions marked", "count", "connected regions of the mask"),
-    "sensitivity": ("sensitivity", "percent", "share of the true lesion's pixels that is marked"),
-    "false_positives": ("false positives", "count", "regions that touch no true lesion"),
-    "false_area": ("falsely marked area", "percent", "share of the image marked outside the true lesion"),
-    "dice": ("Dice", "ratio", "overlap with the truth; not defined without a lesion"),
-}
 
 
 class ImageStack(anywidget.AnyWidget):
@@ -72,8 +63,8 @@ class Explorer(widgets.HBox):
         # JupyterLab handles the messages of widgets in a thread of their own, beside the cell that runs: one at a time
         self._turn = RLock()
         self.stack = ImageStack(layout=widgets.Layout(flex="1 1 560px", min_width="0"))
-        self.controls = _make_controls(self.state.now, dataset)
-        children = [_column(self.controls), self.stack]
+        self.controls = explorer_controls.make_controls(self.state.now, dataset)
+        children = [explorer_controls.column(self.controls), self.stack]
         layout = widgets.Layout(display="flex", flex_flow="row wrap", width="100%", overflow="visible")
         super().__init__(children, layout=layout)
         self.add_class("lesionkit-explorer")
@@ -235,14 +226,11 @@ class Explorer(widgets.HBox):
         image = state.now.image
         if self._sent.get("image") != image:
             self._sent = {"image": image}
-            message["frame"] = _frame(state)
+            message["frame"] = messages.frame(state)
         maps, jpegs = self._new_maps(), self._new_jpegs()
-        message["maps"] = [_header(side, m) for side, m in maps]
+        message["maps"] = [messages.header(side, m) for side, m in maps]
         message["jpegs"] = [{"side": side, "name": name} for side, name, _ in jpegs]
-        message |= {
-            "numbers": _number_rows(state), "profile": _profile(state), "note": state.note(), "json": state.to_json(1),
-            "line": state.python_line(), "can_undo": state.can_undo, "can_redo": state.can_redo, "runs": state.runs,
-        }  # fmt: skip
+        message |= messages.texts(state)
         self.stack.send(message, [m.bytes.tobytes() for _, m in maps] + [data for *_, data in jpegs])
         self.error = ""
 
@@ -280,136 +268,3 @@ def _equal(shown: Any, value: Any) -> bool:
     """Whether a control shows the value already. A browser's slider says 1.4000000000000004: to put that right would
     be a message of its own, which comes late and throws the handle back under the mouse."""
     return shown == value or (isinstance(shown, float) and round(shown, DECIMALS) == value)
-
-
-# --- what the messages hold ---------------------------------------------------------------------------
-
-
-def _frame(state: ExplorerState) -> dict[str, Any]:
-    (height, width), box = state.shown.size_hw, state.shown.prepared.box
-    return {"width": width, "height": height, "box": list(box), "label": state.shown.loaded.label}
-
-
-def _header(side: str, m: MapPicture) -> dict[str, Any]:
-    height, width = m.bytes.shape
-    return {
-        "side": side,
-        "name": m.name,
-        "width": width,
-        "height": height,
-        "low": m.low,
-        "high": m.high,
-        "log": m.log,
-        "table": m.table,
-    }
-
-
-def _number_rows(state: ExplorerState) -> list[dict[str, Any]]:
-    rows = []
-    for name, values in state.numbers().items():
-        label, kind, meaning = NUMBERS[name]
-        texts = {side: _written(values[side], kind, signed=side == "change") for side in ("now", "original", "change")}
-        rows.append({"name": name, "label": label, "help": meaning, **texts, "changed": texts["change"][0] in "+−"})
-    return rows
-
-
-def _written(value: float | None, kind: str, signed: bool) -> str:
-    if value is None:
-        return "—"
-    sign = "+" if signed else ""
-    text = {"percent": f"{100 * value:{sign}.1f} %", "count": f"{value:{sign}.0f}", "ratio": f"{value:{sign}.2f}"}[kind]
-    if signed and not text.strip("+-0. %"):  # what rounds to nothing has no sign
-        text = text.lstrip("+-")
-    return text.replace("-", "−")
-
-
-def _profile(state: ExplorerState) -> dict[str, Any] | None:
-    profile = state.profile_at_click()
-    if profile is None:
-        return None
-    unit = "mm" if isinstance(state.now.image, SceneImage) else "relative"
-    rounded = {k: [round(v, 4) for v in vs] if isinstance(vs, list) else vs for k, vs in profile.items()}
-    return rounded | {"unit": unit, "changed": not state.is_original}
-
-
-# --- controls -----------------------------------------------------------------------------------------
-
-SOURCES = [("rendered scene", "scene"), ("data set", "sample"), ("own file", "upload")]
-STYLE = {"description_width": "92px"}
-WIDTH = widgets.Layout(width="270px")
-
-
-def _slider(
-    description: str, value: float, low: float, high: float, step: float, tooltip: str = ""
-) -> widgets.FloatSlider:
-    return widgets.FloatSlider(
-        value=value, min=low, max=high, step=step, description=description, tooltip=tooltip or description,
-        style=STYLE, layout=WIDTH, readout_format=".2f" if step < 0.1 else ".1f",
-    )  # fmt: skip
-
-
-def _dropdown(description: str, options: Any, value: Any) -> widgets.Dropdown:
-    return widgets.Dropdown(options=options, value=value, description=description, style=STYLE, layout=WIDTH)
-
-
-def _whole(description: str, value: int, low: int, high: int) -> widgets.BoundedIntText:
-    return widgets.BoundedIntText(value, min=low, max=high, description=description, style=STYLE, layout=WIDTH)
-
-
-def _make_controls(now: Any, dataset: str) -> dict[str, Any]:
-    c: dict[str, Any] = {
-        "source": _dropdown("Image", SOURCES, "scene"),
-        "threshold": _slider("Threshold", now.threshold, 0.01, 1, 0.01, "Probability above which it is called lesion"),
-        "guidance": _dropdown("Depth", [(GUIDANCE_LABELS[kind], kind) for kind in GUIDANCES], now.guidance),
-        "relief_factor": _slider("Relief ×", now.relief, *RELIEF, 0.1, "1 as it is, 0 smoothed, below 0 inverted"),
-        "other": _whole("Other image", now.other, 1, 999),
-        "brush_px": _slider("Brush, px", 16, 3, 60, 1, "Radius of the brush in pixels of the image"),
-        "strength": _slider("Brush force", 0.4, 0.05, 1.0, 0.05, "Change of the depth's logarithm under the brush"),
-        "angle": _slider("Line, °", now.angle, -90, 90, 1, "Direction of the profile's line"),
-    }  # fmt: skip
-    c |= _scene_controls() | _sample_controls(dataset)
-    own = widgets.HTML("Use <b>open…</b> above the image, or drop a file onto it.")
-    scene = [c[name] for name in ("seed", "paris", *SCENE_RANGES)]
-    boxes = {"scene": scene, "sample": [c["dataset"], c["sample"]], "upload": [own]}
-    return c | {"boxes": {kind: widgets.VBox(children) for kind, children in boxes.items()}}
-
-
-def _scene_controls() -> dict[str, Any]:
-    first = SceneImage()
-    titles = {
-        "size_mm": "Size, mm",
-        "relief": "Height ×",
-        "contrast": "Colour",
-        "light": "Light",
-        "view_degrees": "View, °",
-    }
-    tips = {"contrast": "How much the lesion's colour differs from the wall's", "relief": "Height of the lesion itself"}
-    steps = {"size_mm": 0.5, "view_degrees": 1}
-    sliders = {
-        name: _slider(titles[name], getattr(first, name), *span, steps.get(name, 0.05), tips.get(name, ""))
-        for name, span in SCENE_RANGES.items()
-    }
-    paris = _dropdown("Paris class", list(PARIS), first.paris)
-    return {"seed": _whole("Scene", first.seed, 0, 9999), "paris": paris, **sliders}
-
-
-def _sample_controls(dataset: str) -> dict[str, Any]:
-    names = explorer_images.available_datasets()
-    if dataset != "scenes" and dataset not in names:
-        names = [dataset, *names]
-    chosen = dataset if dataset in names else (names or [None])[0]
-    return {"dataset": _dropdown("Data set", names, chosen), "sample": _dropdown("Sample", [], None)}
-
-
-def _column(c: dict[str, Any]) -> widgets.VBox:
-    def title(text: str) -> widgets.HTML:
-        return widgets.HTML(f"<h4>{text}</h4>")
-
-    children = [
-        title("Image"), c["source"], *c["boxes"].values(),
-        title("What if the depth were …"), c["guidance"], c["relief_factor"], c["other"], c["brush_px"], c["strength"],
-        title("Read"), c["threshold"], c["angle"],
-    ]  # fmt: skip
-    column = widgets.VBox(children, layout=widgets.Layout(flex="0 0 auto", width="282px", overflow="visible"))
-    column.add_class("lk-controls")
-    return column

@@ -6,7 +6,6 @@ that it depends on. Coordinates x, y are pixels of the image shown; s is the net
 """
 
 import hashlib
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import map_coordinates
 
-from lesionkit import fusion, metrics, whatif
-from lesionkit.depth import depth_steepness
+from lesionkit import explorer_readings as readings
+from lesionkit import fusion, whatif
 from lesionkit.detector import Detector
 from lesionkit.explorer_choice import (
     GUIDANCES,
@@ -47,7 +45,6 @@ from lesionkit.whatif import Outcome, Prepared, Stroke
 __all__ = ["GUIDANCES", "Choice", "ExplorerState", "SceneImage", "StateError", "Stroke"]
 
 HISTORY = 200  # steps that can be undone
-PROFILE_SAMPLES = 161  # on either side of the point
 
 
 @dataclass(frozen=True)
@@ -265,69 +262,28 @@ class ExplorerState:
         return fusion.restore(found, shown.prepared.box, shown.size_hw)
 
     def numbers(self) -> dict[str, dict[str, float | None]]:
-        """Per name `now`, `original` (own depth, same threshold) and `change`; None where there is no truth.
-
-        probability_area and mask_area: shares of the image (the mean probability; what lies above the threshold).
-        lesions: regions marked. sensitivity: share of the true lesion's pixels that is marked; false_positives:
-        regions that touch no lesion; false_area: share of the image marked wrongly; dice.
-        """
-        now = self._measure(self.probability())
-        original = now if self.is_original else self._measure(self.probability(original=True))
+        """Per name of `explorer_readings.mask_numbers` `now`, `original` (own depth, same threshold) and `change`; None
+        where there is no truth."""
+        threshold, truth = self.now.threshold, self.shown.loaded.truth
+        now = readings.mask_numbers(self.probability(), threshold, truth)
+        original = now if self.is_original else readings.mask_numbers(self.probability(original=True), threshold, truth)
         table = {}
         for name, value in now.items():
             change = None if value is None or original[name] is None else value - original[name]
             table[name] = {"now": value, "original": original[name], "change": change}
         return table
 
-    def _measure(self, probability: np.ndarray) -> dict[str, float | None]:
-        mask, truth = probability > self.now.threshold, self.shown.loaded.truth
-        result: dict[str, float | None] = {
-            "probability_area": float(probability.mean()),
-            "mask_area": float(mask.mean()),
-            "lesions": len(fusion.find_lesions(mask, probability)),
-        }
-        if truth is None:
-            return result | dict.fromkeys(("dice", "sensitivity", "false_positives", "false_area"))
-        scores = {"dice": metrics.dice(mask, truth), "sensitivity": metrics.sensitivity(mask, truth)}
-        result |= {name: None if math.isnan(value) else value for name, value in scores.items()}
-        result["false_positives"] = metrics.lesion_matches(mask, truth).false_components
-        return result | {"false_area": float((mask & ~truth).mean())}
-
     def profile_at_click(self) -> dict[str, Any] | None:
-        """None without a point. Along the line through it: `distance_px` from the point, depths (estimated, used, and
-        exact on scenes), `gradient` (change of the estimated depth per pixel of the networks, as a share) and
-        probability. At the point: `values`; `attention` and `attention_original`, one weight per scale."""
-        if self.now.point is None:
+        """What the line through the clicked point shows, see `explorer_readings.profile`; None without a point."""
+        shown, now = self.shown, self.now
+        if now.point is None:
             return None
-        shown, now, before = self.shown, self.outcome, self.shown.original
-        along, xs, ys = _line(self.now.point, self.now.angle, shown.prepared.box)
-        maps = {
-            "estimated": shown.prepared.depths.target, "used": now.depth, "gradient": depth_steepness(before.depth),
-            "gradient_used": depth_steepness(now.depth), "probability": now.probability,
-            "probability_original": before.probability,
-        }  # fmt: skip
-        profile: dict[str, Any] = {"distance_px": along.tolist()}
-        profile |= {name: _sample(m, xs, ys, shown.prepared.box) for name, m in maps.items()}
-        profile["ends"] = [float(v[i]) for i in (0, -1) for v in (xs, ys)]
-        profile["exact"] = _exact(shown.loaded.depth, xs, ys)
-        return profile | {"point": list(self.now.point), "values": self._values(maps)} | self._attention_at_point()
-
-    def _values(self, maps: dict[str, torch.Tensor]) -> dict[str, float]:
-        depths = self.shown.prepared.depths
-        named = {"first": depths.first, "second": depths.second, "third": depths.third} | maps
-        x, y = np.array([self.now.point[0]]), np.array([self.now.point[1]])
-        return {name: _sample(m, x, y, self.shown.prepared.box)[0] for name, m in named.items()}
-
-    def _attention_at_point(self) -> dict[str, list[float]]:
-        x, y = np.array([self.now.point[0]]), np.array([self.now.point[1]])
-        sides = {"attention": self.outcome, "attention_original": self.shown.original}
-        box = self.shown.prepared.box
-        return {name: [_sample(w, x, y, box, order=0)[0] for w in side.attention] for name, side in sides.items()}
+        return readings.profile(shown.loaded, shown.prepared, self.outcome, shown.original, now.point, now.angle)
 
     def note(self) -> str:
         """What should be known about the present choice, in words; empty when there is nothing to say."""
         kind, notes = self.detector.config.guidance, [self.shown.loaded.note]
-        if self.now.point is not None and not _in_box(*self.now.point, self.shown.prepared.box):
+        if self.now.point is not None and not readings.in_box(*self.now.point, self.shown.prepared.box):
             notes.append("The point lies in the black margin: depth and attention are those of the nearest tissue.")
         touched = self.now.guidance in ("flat", "other") or self.now.relief != 1 or self.now.strokes
         if kind != "depth" and touched:
@@ -376,9 +332,6 @@ class ExplorerState:
         )
 
 
-# --- sampling -----------------------------------------------------------------------------------------
-
-
 def _cached(store: OrderedDict, key: Hashable, keep: int, compute: Callable[[], Any]) -> Any:
     if key not in store:
         store[key] = compute()
@@ -386,34 +339,3 @@ def _cached(store: OrderedDict, key: Hashable, keep: int, compute: Callable[[], 
             store.popitem(last=False)
     store.move_to_end(key)
     return store[key]
-
-
-def _line(point: tuple[float, float], angle: float, box: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distances from the point along the line, and its x and y, inside the box; the point itself is always there."""
-    width, height = box[2:]
-    dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    reach = np.linspace(-1, 1, 2 * PROFILE_SAMPLES - 1) * math.hypot(width, height)
-    xs, ys = point[0] + reach * dx, point[1] + reach * dy
-    inside = _in_box(xs, ys, box)
-    inside[PROFILE_SAMPLES - 1] = True
-    return reach[inside], xs[inside], ys[inside]
-
-
-def _in_box(xs: Any, ys: Any, box: tuple) -> Any:
-    """Whether places of the original, numbers or arrays, lie in the crop."""
-    x, y, width, height = box
-    return (xs >= x) & (xs <= x + width) & (ys >= y) & (ys <= y + height)
-
-
-def _sample(maps: torch.Tensor, xs: np.ndarray, ys: np.ndarray, box: tuple, order: int = 1) -> list[float]:
-    """Values of a map of the crop `box` at places of the original; pixel centres lie at halves."""
-    x, y, width, height = box
-    array = maps[0, 0].float().cpu().numpy()
-    columns, rows = (xs - x) / width * array.shape[1] - 0.5, (ys - y) / height * array.shape[0] - 0.5
-    return map_coordinates(array, [rows, columns], order=order, mode="nearest").astype(float).tolist()
-
-
-def _exact(depth: np.ndarray | None, xs: np.ndarray, ys: np.ndarray) -> list[float] | None:
-    if depth is None:
-        return None
-    return map_coordinates(depth, [ys - 0.5, xs - 0.5], order=1, mode="nearest").astype(float).tolist()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_explorer_state import encoded, make_detector, noise
 
-from lesionkit import explore, explorer_images, whatif
+from lesionkit import explore, explorer_images, explorer_messages, whatif
 from lesionkit.explorer_choice import PANELS
 from lesionkit.explorer_images import StateError
 from lesionkit.explorer_pictures import panels, table
@@ -140,7 +140,7 @@ def test_numbers_are_written_with_their_change(screen):
     ],
 )
 def test_a_change_has_a_sign_unless_it_rounds_to_nothing(value, kind, written):
-    assert explore._written(value, kind, signed=True) == written
+    assert explorer_messages._written(value, kind, signed=True) == written
 
 
 def test_painting_goes_through_the_brush_controls(screen):
