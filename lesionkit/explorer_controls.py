@@ -74,6 +74,7 @@ def _sample_controls(dataset: str) -> dict[str, Any]:
 
 def column(c: dict[str, Any]) -> widgets.VBox:
     """The controls below each other, under their titles."""
+
     def title(text: str) -> widgets.HTML:
         return widgets.HTML(f"<h4>{text}</h4>")
 

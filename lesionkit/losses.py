@@ -7,13 +7,13 @@ Legend
     y         truth of a pixel, 1 on a lesion and 0 elsewhere
     TP        overlap, the sum of p·y over the pixels of one image (soft: p instead of a decision)
     FP, FN    the sum of p·(1 − y), and of (1 − p)·y
-    d, d*     predicted and true depth, both positive
 
 Every segmentation loss takes `logits` B×1×H×W (any real numbers) and `mask` B×1×H×W ({0, 1}) and returns a
 scalar: one value per image, then the mean over the batch. The pixel losses (cross-entropy, focal) look at
 every pixel alone, the region losses (Dice, Tversky, IoU, Lovász) at an image as a whole, `boundary` at the
 distance to the outline. Half-precision input is computed in float32. ValueError when the shapes differ,
-because broadcasting would otherwise give a wrong number in silence.
+because broadcasting would otherwise give a wrong number in silence. The losses of the depth network stand in
+`depth_losses` and can be had from here too.
 """
 
 from collections.abc import Callable
@@ -23,17 +23,36 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from lesionkit.depth_losses import Depth, Valid, gradient_matching, scale_invariant_log
+
+__all__ = [
+    "LOSSES",
+    "JointLoss",
+    "UnknownLoss",
+    "WeightedLoss",
+    "binary_cross_entropy",
+    "boundary",
+    "dice",
+    "focal",
+    "get",
+    "gradient_matching",
+    "iou",
+    "joint",
+    "label",
+    "lovasz_hinge",
+    "scale_invariant_log",
+    "signed_distance",
+    "tversky",
+    "weighted",
+]
+
 Logits = Float[Tensor, "b 1 h w"]
 Mask = Float[Tensor, "b 1 h w"]
-Depth = Float[Tensor, "b 1 h w"]
-Valid = Bool[Tensor, "b 1 h w"] | Float[Tensor, "b 1 h w"]  # True or 1 where the true depth is known
 Scalar = Float[Tensor, ""]
-
-SMALLEST_DEPTH = 1e-6  # keeps the logarithm finite when a half-precision network rounds a depth to zero
 
 
 class UnknownLoss(ValueError):
@@ -166,41 +185,6 @@ def _signed_distance_px(lesion: np.ndarray) -> np.ndarray:
     return np.where(lesion, 0.5 - inside, outside - 0.5)
 
 
-# --- depth losses ---------------------------------------------------------------------------------
-
-
-def scale_invariant_log(
-    prediction: Depth, depth: Depth, valid: Valid, variance_focus: float = 0.85
-) -> Scalar:
-    """mean(g²) − λ·mean(g)² with g = log d − log d*, over the valid pixels of an image; Eigen et al. 2014.
-
-    λ is `variance_focus`: 0 is a plain squared error of the logarithm, 1 forgives any common factor (only the
-    variance of g counts), since one image cannot tell absolute size. Eigen uses 0.5, later work 0.85 (BTS,
-    Lee et al. 2019). At least 0. An image without a valid pixel counts as 0.
-    """
-    g, known = _log_ratio(prediction, depth, valid)
-    return (_mean_where(g.square(), known) - variance_focus * _mean_where(g, known).square()).mean()
-
-
-def gradient_matching(prediction: Depth, depth: Depth, valid: Valid, scales: int = 3) -> Scalar:
-    """Mean of |∂g/∂x| + |∂g/∂y| with g = log d − log d*, averaged over `scales`; Li and Snavely 2018.
-
-    It asks for depth edges in the right place: a constant factor costs nothing, a blurred edge does. At scale
-    k every 2^k-th pixel is kept; differences are taken between valid neighbours only. At least 0.
-    """
-    g, known = _log_ratio(prediction, depth, valid)
-    steps = [2**k for k in range(scales)]
-    per_scale = [_mean_difference(g[..., ::step, ::step], known[..., ::step, ::step]) for step in steps]
-    return torch.stack(per_scale).mean()
-
-
-def _mean_difference(g: Float[Tensor, "b 1 y x"], known: Bool[Tensor, "b 1 y x"]) -> Scalar:
-    """Mean absolute difference between neighbours, left-right plus top-bottom, where both are known."""
-    along_x = _mean_where(g.diff(dim=3).abs(), known[..., 1:] & known[..., :-1])
-    along_y = _mean_where(g.diff(dim=2).abs(), known[..., 1:, :] & known[..., :-1, :])
-    return (along_x + along_y).mean()
-
-
 # --- by name, and in sums -------------------------------------------------------------------------
 
 LOSSES: dict[str, Callable] = {
@@ -311,23 +295,3 @@ def _probabilities(logits: Logits, mask: Mask) -> tuple[Float[Tensor, "b 1 h w"]
 
 def _image_sum(pixels: Float[Tensor, "b 1 h w"]) -> Float[Tensor, " b"]:
     return pixels.sum(dim=(1, 2, 3))  # b 1 h w -> b
-
-
-def _log_ratio(
-    prediction: Depth, depth: Depth, valid: Valid
-) -> tuple[Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]:
-    """log d − log d*, and where it is known. An unknown pixel has the ratio 0 and passes no gradient."""
-    if not prediction.shape == depth.shape == valid.shape:
-        shapes = ", ".join(str(tuple(x.shape)) for x in (prediction, depth, valid))
-        raise ValueError(f"prediction, depth and valid must have one shape, not {shapes}")
-    known = valid > 0.5
-    dtype = torch.promote_types(prediction.dtype, torch.float32)
-    # Replaced before the logarithm: the gradient of log(0) is infinite, and infinity times 0 is not a number.
-    d, d_true = (torch.where(known, x.to(dtype), 1).clamp(min=SMALLEST_DEPTH) for x in (prediction, depth))
-    return d.log() - d_true.log(), known
-
-
-def _mean_where(values: Float[Tensor, "b 1 y x"], where: Bool[Tensor, "b 1 y x"]) -> Float[Tensor, " b"]:
-    """Mean per image of the values that count; 0 for an image where none does."""
-    count = where.sum(dim=(1, 2, 3)).clamp(min=1)
-    return (values * where).sum(dim=(1, 2, 3)) / count

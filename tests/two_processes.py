@@ -1,4 +1,4 @@
-"""Run by test_training under torchrun, as one process or as two: a short training, its record in the given file."""
+"""Run by test_fitting under torchrun, as one process or as two: a short training, its record in the given file."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lesionkit.training import TrainConfig, fit
+from lesionkit.fitting import TrainConfig, fit
 
 
 class Frozen(nn.Module):

@@ -1,0 +1,66 @@
+"""The losses of the depth network: is the shape right, and are its edges in the right place.
+
+d and d* are the predicted and the true depth, both positive; g = log d − log d*. Each takes `prediction` and `depth`
+b×1×h×w and `valid`, where the true depth is known, and returns a scalar: one value per image, then the mean over the
+batch. Half-precision input is computed in float32. ValueError when the shapes differ.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Depth = Float[Tensor, "b 1 h w"]
+Valid = Bool[Tensor, "b 1 h w"] | Float[Tensor, "b 1 h w"]  # True or 1 where the true depth is known
+Scalar = Float[Tensor, ""]
+
+SMALLEST_DEPTH = 1e-6  # keeps the logarithm finite when a half-precision network rounds a depth to zero
+
+
+def scale_invariant_log(prediction: Depth, depth: Depth, valid: Valid, variance_focus: float = 0.85) -> Scalar:
+    """mean(g²) − λ·mean(g)² with g = log d − log d*, over the valid pixels of an image; Eigen et al. 2014.
+
+    λ is `variance_focus`: 0 is a plain squared error of the logarithm, 1 forgives any common factor (only the
+    variance of g counts), since one image cannot tell absolute size. Eigen uses 0.5, later work 0.85 (BTS,
+    Lee et al. 2019). At least 0. An image without a valid pixel counts as 0.
+    """
+    g, known = _log_ratio(prediction, depth, valid)
+    return (_mean_where(g.square(), known) - variance_focus * _mean_where(g, known).square()).mean()
+
+
+def gradient_matching(prediction: Depth, depth: Depth, valid: Valid, scales: int = 3) -> Scalar:
+    """Mean of |∂g/∂x| + |∂g/∂y| with g = log d − log d*, averaged over `scales`; Li and Snavely 2018.
+
+    It asks for depth edges in the right place: a constant factor costs nothing, a blurred edge does. At scale
+    k every 2^k-th pixel is kept; differences are taken between valid neighbours only. At least 0.
+    """
+    g, known = _log_ratio(prediction, depth, valid)
+    steps = [2**k for k in range(scales)]
+    per_scale = [_mean_difference(g[..., ::step, ::step], known[..., ::step, ::step]) for step in steps]
+    return torch.stack(per_scale).mean()
+
+
+def _mean_difference(g: Float[Tensor, "b 1 y x"], known: Bool[Tensor, "b 1 y x"]) -> Scalar:
+    """Mean absolute difference between neighbours, left-right plus top-bottom, where both are known."""
+    along_x = _mean_where(g.diff(dim=3).abs(), known[..., 1:] & known[..., :-1])
+    along_y = _mean_where(g.diff(dim=2).abs(), known[..., 1:, :] & known[..., :-1, :])
+    return (along_x + along_y).mean()
+
+
+def _log_ratio(
+    prediction: Depth, depth: Depth, valid: Valid
+) -> tuple[Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]:
+    """log d − log d*, and where it is known. An unknown pixel has the ratio 0 and passes no gradient."""
+    if not prediction.shape == depth.shape == valid.shape:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (prediction, depth, valid))
+        raise ValueError(f"prediction, depth and valid must have one shape, not {shapes}")
+    known = valid > 0.5
+    dtype = torch.promote_types(prediction.dtype, torch.float32)
+    # Replaced before the logarithm: the gradient of log(0) is infinite, and infinity times 0 is not a number.
+    d, d_true = (torch.where(known, x.to(dtype), 1).clamp(min=SMALLEST_DEPTH) for x in (prediction, depth))
+    return d.log() - d_true.log(), known
+
+
+def _mean_where(values: Float[Tensor, "b 1 y x"], where: Bool[Tensor, "b 1 y x"]) -> Float[Tensor, " b"]:
+    """Mean per image of the values that count; 0 for an image where none does."""
+    count = where.sum(dim=(1, 2, 3)).clamp(min=1)
+    return (values * where).sum(dim=(1, 2, 3)) / count

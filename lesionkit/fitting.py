@@ -1,0 +1,240 @@
+"""The one fit loop [30–33]: predict, compare with the labels, minimise the loss.
+
+What is fitted, and to what, comes in as an *objective*: a function of the model and a batch that returns a scalar loss.
+The loop knows nothing of depth or lesions. What this method fits stands in `training`.
+"""
+
+import io
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from lesionkit.writing import write_bytes
+
+Batch = dict[str, Tensor]
+Objective = Callable[[nn.Module, Batch], Tensor]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot start or go on; one sentence."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast; the defaults are for fine-tuning a pretrained encoder on a few hundred images."""
+
+    epochs: int = 10
+    batch_size: int = 16  # over all processes together
+    learning_rate: float = 2e-3  # of AdamW, at the peak
+    encoder_rate: float = 0.5  # the pretrained encoder moves slower, or it forgets what it knew
+    weight_decay: float = 1e-4
+    warmup: float = 0.1  # share of the steps; AdamW's first estimates are poor
+    clip_norm: float = 1.0  # one odd batch must not throw the weights away
+    average: float = 0.98  # decay of the exponential moving average of the weights, what is kept at the end
+    sizes_px: tuple[int, ...] = ()  # multi-scale: each batch is resized to one of these edges; empty leaves it alone
+    precision: str = "auto"  # bf16 where the device is faster with it, else fp32
+    seed: int = 0
+
+
+def short(epochs: int, batch_size: int, seed: int) -> TrainConfig:
+    """The configuration of the many small trainings of an ablation: its moving average forgets the untrained weights
+    sooner than that of a long one."""
+    return TrainConfig(epochs, batch_size, average=0.95, seed=seed)
+
+
+@dataclass(frozen=True)
+class History:
+    """Mean training loss per epoch."""
+
+    loss: tuple[float, ...]
+
+
+class _Samples(Dataset):
+    """n samples as a dictionary of tensors with n rows."""
+
+    def __init__(self, tensors: Batch):
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, i: int) -> Batch:
+        return {name: value[i] for name, value in self.tensors.items()}
+
+
+def fit(
+    model: nn.Module,
+    data: Batch,
+    objective: Objective,
+    config: TrainConfig,
+    device: torch.device | str = "cpu",
+    augment: Callable[[Batch], Batch] | None = None,
+    log: Callable[[str], None] = print,
+    checkpoint: Path | None = None,
+    label: str = "",
+) -> History:
+    """Train `model` in place; at the end it holds the moving average of its weights, on `device`, in eval mode.
+
+    Under `torchrun` the processes share each batch, and the first of them logs and writes.
+
+    data: tensors with one row per sample. augment: from batch to batch, on the device. checkpoint: a file written
+    after every epoch; when it exists the training goes on from it, if it is of the same configuration, number of
+    samples and `label`, which says what else makes this training. Raises TrainingError when it is not, when there are
+    no samples, or when the loss is no longer finite.
+    """
+    if not len(next(iter(data.values()))):
+        raise TrainingError("there is not one training sample: check the data set and the number of images asked for")
+    augment = rescaled(augment, config.sizes_px)
+    precision = best_precision(model, device) if config.precision == "auto" else config.precision
+    accelerator = make_accelerator(device, precision)
+    torch.manual_seed(config.seed)
+    samples = _Samples(data)
+    # a last batch of one or two would spoil the batch statistics
+    whole = len(samples) >= config.batch_size
+    order = torch.Generator()  # of its own, so that every process deals out the same batches
+    loader = DataLoader(samples, config.batch_size, shuffle=True, drop_last=whole, generator=order)
+    optimiser = torch.optim.AdamW(_groups(model, config), weight_decay=config.weight_decay, fused=True)
+    schedule = _schedule(optimiser, config, steps=config.epochs * len(loader))
+    model = model.to(accelerator.device, memory_format=torch.channels_last)
+    average = deepcopy(model).requires_grad_(False)
+    prepared, optimiser, loader, schedule = accelerator.prepare(model, optimiser, loader, schedule)
+    state = {"model": model, "average": average, "optimiser": optimiser.optimizer, "schedule": schedule.scheduler}
+    made_by = {"config": asdict(config), "samples": len(samples), "label": label}
+    history = _load_checkpoint(checkpoint, state, made_by)
+    for epoch in range(len(history), config.epochs):
+        # an epoch is the same whether or not it follows a restart; augmentation differs from process to process
+        order.manual_seed(config.seed * 1000 + epoch)
+        torch.manual_seed(config.seed * 1000 + epoch + 1_000_003 * accelerator.process_index)
+        prepared.train()
+        total = torch.zeros((), device=accelerator.device)
+        for step, batch in enumerate(loader):
+            batch = augment(batch) if augment else batch
+            with accelerator.autocast():
+                loss = objective(prepared, batch)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(prepared.parameters(), config.clip_norm)
+            optimiser.step()
+            schedule.step()
+            optimiser.zero_grad()
+            _follow(average, model, config.average, steps=epoch * len(loader) + step)
+            total += loss.detach()
+        history.append(float(accelerator.reduce(total, "mean")) / len(loader))
+        if not math.isfinite(history[-1]):
+            raise TrainingError(f"the loss is {history[-1]} in epoch {epoch + 1}: lower the learning rate")
+        if accelerator.is_main_process:
+            log(f"epoch {epoch + 1}/{config.epochs}  loss {history[-1]:.4f}")
+            _save_checkpoint(checkpoint, state, made_by, history)
+    model.load_state_dict(average.state_dict())
+    model.eval()
+    return History(tuple(history))
+
+
+def rescaled(augment: Callable[[Batch], Batch] | None, sizes_px: tuple[int, ...]) -> Callable[[Batch], Batch] | None:
+    """`augment` if there is one, then every map of the batch resized to one of the edges, drawn from torch's global
+    generator."""
+    if not sizes_px:
+        return augment
+
+    def resize(batch: Batch) -> Batch:
+        batch = augment(batch) if augment else batch
+        size_px = sizes_px[int(torch.randint(len(sizes_px), ()))]
+        if size_px == batch["image"].shape[-1]:
+            return batch
+        smooth = {"mode": "bilinear", "align_corners": False, "antialias": True}
+        how = {name: smooth if name == "image" else {"mode": "nearest-exact"} for name in batch}
+        return {name: F.interpolate(value, size=(size_px, size_px), **how[name]) for name, value in batch.items()}
+
+    return resize
+
+
+def make_accelerator(device: torch.device | str, precision: str = "fp32") -> Accelerator:
+    """accelerate's device and precision; its process-wide state is reset, as one notebook fits several models."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    precision = {"fp32": "no"}.get(precision, precision)
+    shared = DataLoaderConfiguration(split_batches=True)  # a batch is dealt out, not one more for each process
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision, dataloader_config=shared)
+
+
+def best_precision(model: nn.Module, device: torch.device | str) -> str:
+    """bf16 where it is faster than fp32: CUDA from Ampere on; and CPUs with matrix tiles (AMX), but not for depthwise
+    convolutions, whose backward pass took twice as long there. Other CPUs emulate bf16 slowly."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    depthwise = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in model.modules())
+    tiles = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return "bf16" if tiles and not depthwise else "fp32"
+
+
+def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
+    encoders = [part for name, part in model.named_modules() if name.rpartition(".")[2] == "encoder"]
+    encoder = [p for part in encoders for p in part.parameters()]
+    known = {id(p) for p in encoder}
+    rest = [p for p in model.parameters() if id(p) not in known]
+    groups = [{"params": rest, "lr": config.learning_rate}]
+    if encoder:
+        groups.append({"params": encoder, "lr": config.learning_rate * config.encoder_rate})
+    return groups
+
+
+def _schedule(optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up, then half a cosine down to one per cent."""
+    warmup = max(1, int(config.warmup * steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        done = (step - warmup) / max(1, steps - warmup)
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float, steps: int) -> None:
+    """One step of the moving average. Early on it follows faster, or it would remember the untrained weights."""
+    decay = min(decay, (1 + steps) / (10 + steps))
+    for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+def _save_checkpoint(path: Path | None, state: dict, made_by: dict, history: list[float]) -> None:
+    if path is None:
+        return
+    content, buffer = {name: part.state_dict() for name, part in state.items()}, io.BytesIO()
+    torch.save({**content, "made_by": made_by, "history": history}, buffer)
+    write_bytes(path, buffer.getvalue())  # a kill while writing leaves the previous epoch's file
+
+
+def _load_checkpoint(path: Path | None, state: dict, made_by: dict) -> list[float]:
+    if path is None or not path.exists():
+        return []
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        theirs, history = content["made_by"], list(content["history"])
+    except Exception:  # torch raises whatever the damage leads to: KeyError, EOFError, UnpicklingError …
+        raise TrainingError(f"{path.name} is no checkpoint or is damaged: delete it to begin anew") from None
+    if theirs != made_by:
+        raise TrainingError(f"{path.name} comes from another configuration: delete it or name another file")
+    try:
+        for name, part in state.items():
+            part.load_state_dict(content[name])
+    except (KeyError, RuntimeError, ValueError):  # the model, the optimiser
+        raise TrainingError(f"{path.name} comes from another network: delete it or name another file") from None
+    return history
