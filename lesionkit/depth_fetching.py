@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from lesionkit import archives, depth_datasets, reading
 from lesionkit.datasets import some
 from lesionkit.depth_datasets import DepthSample
-from lesionkit.fetching import Report, require_sound
 from lesionkit.reading import DatasetError, InvalidData, MissingData
+from lesionkit.verifying import Report, require_sound
 
 
 def fetch(name: str, root: Path | None = None, url: str | None = None) -> Path:

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lesionkit import chain, clean, runs
+from lesionkit import chain, clean, planning, runs
 from lesionkit.chain import NotebookFailed, RunOptions, execute, validate_options
 
 PARAMETERS = """profile: str = "quick"
@@ -265,13 +265,13 @@ def test_only_does_not_mix_two_runs(tmp_path, source):
 
 
 def test_select_keeps_the_order_of_the_chain(source):
-    assert chain.select("5,explore,2" if (source / "explore.ipynb").exists() else "5,2", source) == (
+    assert planning.select("5,explore,2" if (source / "explore.ipynb").exists() else "5,2", source) == (
         "02_depth",
         "05_evaluation",
     )
     make_notebook(source, "explore", "1")
-    assert chain.select(None, source) == runs.NOTEBOOKS
-    assert chain.select(None, source, update_notebooks=True) == (*runs.NOTEBOOKS, "explore")
+    assert planning.select(None, source) == runs.NOTEBOOKS
+    assert planning.select(None, source, update_notebooks=True) == (*runs.NOTEBOOKS, "explore")
 
 
 # --- --update-notebooks -----------------------------------------------------------------------------------
