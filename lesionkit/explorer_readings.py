@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lesionkit import fusion, metrics
 from lesionkit.depth import depth_steepness
-from lesionkit.explorer_images import LoadedImage
 from lesionkit.whatif import Outcome, Prepared
 
 PROFILE_SAMPLES = 161  # on either side of the point
@@ -40,11 +39,12 @@ def mask_numbers(probability: np.ndarray, threshold: float, truth: np.ndarray | 
 
 
 def profile(
-    loaded: LoadedImage, prepared: Prepared, now: Outcome, before: Outcome, point: tuple[float, float], degrees: float
+    prepared: Prepared, now: Outcome, before: Outcome, exact: np.ndarray | None, point: tuple[float, float],
+    degrees: float,
 ) -> dict[str, Any]:
-    """Along the line through the point: `distance_px` from it, depths (estimated, used, and exact on scenes),
-    `gradient` (change of the estimated depth per pixel of the networks, as a share) and probability. At the point:
-    `values`; `attention` and `attention_original`, one weight per scale."""
+    """`exact`: the true depth h×w, on scenes. Along the line through the point: `distance_px` from it, depths
+    (estimated, used, exact), `gradient` (change of the estimated depth per pixel of the networks, as a share) and
+    probability. At the point: `values`; `attention` and `attention_original`, one weight per scale."""
     box, depths = prepared.box, prepared.depths
     along, xs, ys = _line(point, degrees, box)
     maps = {
@@ -55,7 +55,7 @@ def profile(
     found: dict[str, Any] = {"distance_px": along.tolist()}
     found |= {name: _sample(m, xs, ys, box) for name, m in maps.items()}
     found["ends"] = [float(v[i]) for i in (0, -1) for v in (xs, ys)]
-    found["exact"] = _exact(loaded.depth, xs, ys)
+    found["exact"] = _exact(exact, xs, ys)
     at = np.array([point[0]]), np.array([point[1]])
     steps = {"first": depths.first, "second": depths.second, "third": depths.third}
     found["values"] = {name: _sample(m, *at, box)[0] for name, m in (steps | maps).items()}

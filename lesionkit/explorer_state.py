@@ -278,7 +278,8 @@ class ExplorerState:
         shown, now = self.shown, self.now
         if now.point is None:
             return None
-        return readings.profile(shown.loaded, shown.prepared, self.outcome, shown.original, now.point, now.angle)
+        exact = shown.loaded.depth
+        return readings.profile(shown.prepared, self.outcome, shown.original, exact, now.point, now.angle)
 
     def note(self) -> str:
         """What should be known about the present choice, in words; empty when there is nothing to say."""

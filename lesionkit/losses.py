@@ -27,7 +27,7 @@ from jaxtyping import Float
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from lesionkit.depth_losses import Depth, Valid, gradient_matching, scale_invariant_log
+from lesionkit.depth_losses import Depth, Scalar, Valid, gradient_matching, scale_invariant_log
 
 __all__ = [
     "LOSSES",
@@ -52,7 +52,6 @@ __all__ = [
 
 Logits = Float[Tensor, "b 1 h w"]
 Mask = Float[Tensor, "b 1 h w"]
-Scalar = Float[Tensor, ""]
 
 
 class UnknownLoss(ValueError):
