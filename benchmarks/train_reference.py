@@ -4,11 +4,15 @@
 
 Stages, each resumable after a kill: depth network on rendered scenes (128 px, then 256 px); segmentation on the
 training parts of Kvasir-SEG and CVC-ClinicDB (PraNet split, less the validation part) with lesion-free crops and
-mirrored halves of the same images and rendered scenes; the mean of its last stages; threshold fixed on the validation
-part. Writes weights.safetensors; the test parts are not touched here (benchmarks/evaluate_reference.py does that).
+mirrored halves of the same images and rendered scenes; the mean of its last stages; two short trainings that fork from
+that mean, and the mean of all three; threshold fixed on the validation part. With all of this chosen, the forks are
+trained once more on the whole training part, validation images included, as published tables do. Writes
+chosen.safetensors (before the validation images are learned from) and weights.safetensors; the test parts are not
+touched here (benchmarks/evaluate_reference.py does that).
 """
 
 import time
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,8 +48,14 @@ VARIATION = AugmentConfig(
 )  # fmt: skip
 # (edges that a batch is resized to, epochs, peak learning rate): the later, slower and with larger images, go on
 SEGMENTER_STAGES = (((224, 256, 320), 13, 1e-3), ((256, 320), 22, 6e-4), ((256, 320), 30, 6e-4))
+FREE = (160, 300, 160)  # lesion-free crops, mirrored halves and `hard` scenes
 DROP_PATH = 0.2  # of the encoder; a third stage without it, and with less zoom, fitted its own images and no new ones
 BLEND = {2: 0.65, 3: 0.35}  # of these stages' weights the mean, which validation prefers to either
+# share of images with a rectangle of another, weight decay: two that differ, since only what differs gains by a mean
+FORKS = ((0.5, 0.05), (0.0, 1e-4))
+FORK_EPOCHS, FORK_RATE, FORK_EDGES = 12, 5e-4, (256, 320)
+FORK_FREE = (180, 380, 190)  # more than before: what is left of false alarms is unlearned last
+FORK_SHARE = 0.25  # of each fork's weights in the mean; the rest is what they began from
 STANDARD = 0.25  # share of the scenes of the lessons among those of `hard`
 
 
@@ -91,14 +101,15 @@ def scene_configs() -> tuple[tuple[SceneConfig, SceneConfig], tuple[SceneConfig,
     return configs, tuple(replace(config, lesion_free=1.0) for config in configs)
 
 
-def training_frames(split: str, size_px: int, seed: int) -> Frames:
-    """Real images, lesion-free parts of them, and rendered scenes."""
-    real = real_frames(together("train", split), size_px)
+def training_frames(samples: list[datasets.Sample], size_px: int, seed: int, free: tuple[int, int, int]) -> Frames:
+    """Real images, lesion-free parts of them, and rendered scenes. free: how many crops, mirrored halves and `hard`
+    scenes without a lesion."""
+    real, (crops, mirrors, bare_hard) = real_frames(samples, size_px), free
     configs, bare = scene_configs()
     # more of the hard ones: look-alikes of lesions are what has to be told apart
-    mixture = ((32, 10, configs[0]), (64, 10, configs[1]), (60, 11, bare[0]), (160, 11, bare[1]))
+    mixture = ((32, 10, configs[0]), (64, 10, configs[1]), (60, 11, bare[0]), (bare_hard, 11, bare[1]))
     scenes = [rendered_frames("train", n, size_px, seed + shift, config, kept=True) for n, shift, config in mixture]
-    parts = [real, *lesion_free(real, 160, 300, seed), *scenes]
+    parts = [real, *lesion_free(real, crops, mirrors, seed), *scenes]
     return join([replace(part, raw=part.raw[:, :0]) for part in parts])  # a third of the memory, and not learned from
 
 
@@ -115,34 +126,67 @@ def lesion_free(frames: Frames, crops: int, mirrors: int, seed: int) -> tuple[Fr
 
 def segmenter_stages(out: Path, detector: Detector, split: str, precision: str, seed: int, stages: tuple) -> None:
     """Trains `detector.segmenter` in place; each finished stage is kept in `out`."""
-    train = depth = None
+    frames = None
     for number, (edges, epochs, rate) in enumerate(stages, start=1):
         finished = out / f"segmenter-{number}.safetensors"
         if finished.exists():
-            kept = Detector.from_pretrained(finished, detector.device).segmenter
-            detector.segmenter.load_state_dict(kept.state_dict())
+            detector.segmenter.load_state_dict(weights_of(finished))
             continue
-        if train is None:
-            train = training_frames(split, max(edge for stage in stages for edge in stage[0]), seed)
-            depth = estimate_depth(detector.depth_net, train.image, detector.device)
-            log(f"{len(train)} training frames")
+        if frames is None:
+            size_px = max(edge for stage in stages for edge in stage[0])
+            frames = training_frames(together("train", split), size_px, seed, FREE)
         config = TrainConfig(
             epochs, 16, rate, average=0.995, sizes_px=edges, precision=precision, seed=seed + number - 1
         )
-        loss, guidance = losses.weighted("dice", "bce", 0.5), detector.config.guidance
-        how = {"log": log, "checkpoint": finished.with_suffix(".pt")}
-        train_segmenter(train, depth, loss, config, detector.device, guidance, detector.segmenter, VARIATION, **how)
-        detector.save(finished)
+        fit(detector, frames, config, VARIATION, finished)
+
+
+def fit(detector: Detector, frames: Frames, config: TrainConfig, variation: AugmentConfig, finished: Path) -> None:
+    """One training of `detector.segmenter`, in place and into a file."""
+    depth = estimate_depth(detector.depth_net, frames.image, detector.device)
+    log(f"{finished.stem}: {len(frames)} training frames")
+    loss, guidance = losses.weighted("dice", "bce", 0.5), detector.config.guidance
+    how = {"log": log, "checkpoint": finished.with_suffix(".pt")}
+    train_segmenter(frames, depth, loss, config, detector.device, guidance, detector.segmenter, variation, **how)
+    detector.save(finished)
+
+
+def forked(
+    out: Path, detector: Detector, samples: list[datasets.Sample], name: str, precision: str, seed: int
+) -> dict[str, torch.Tensor]:
+    """Several short trainings from the weights of `detector`, which keeps them; the mean of all. Each fork has other
+    lesion-free material and another order."""
+    states = [(1 - FORK_SHARE * len(FORKS), detector.segmenter.state_dict())]
+    for number, (mix, decay) in enumerate(FORKS, start=1):
+        finished, its_seed = out / f"{name}-{number}.safetensors", seed + 20 + number
+        if not finished.exists():
+            fork = deepcopy(detector)
+            fork.segmenter.encoder.hold(2)
+            frames = training_frames(samples, max(FORK_EDGES), its_seed, FORK_FREE)
+            config = TrainConfig(
+                FORK_EPOCHS, 16, FORK_RATE, weight_decay=decay, average=0.998, sizes_px=FORK_EDGES,
+                precision=precision, seed=its_seed,
+            )  # fmt: skip
+            fit(fork, frames, config, replace(VARIATION, mix=mix), finished)
+        states.append((FORK_SHARE, weights_of(finished)))
+    return mean_of(states)
 
 
 def blended(out: Path) -> dict[str, torch.Tensor]:
     """The mean of the finished stages' weights by BLEND."""
-    stages = {n: Detector.from_pretrained(out / f"segmenter-{n}.safetensors", "cpu").segmenter for n in BLEND}
-    states = {n: segmenter.state_dict() for n, segmenter in stages.items()}
-    counts = next(iter(states.values()))  # batch norm's counters of steps are whole numbers, and no longer needed
+    return mean_of([(share, weights_of(out / f"segmenter-{n}.safetensors")) for n, share in BLEND.items()])
+
+
+def weights_of(finished: Path) -> dict[str, torch.Tensor]:
+    return Detector.from_pretrained(finished, "cpu").segmenter.state_dict()
+
+
+def mean_of(states: list[tuple[float, dict[str, torch.Tensor]]]) -> dict[str, torch.Tensor]:
+    """The weighted mean of several networks' weights; `states` are pairs of a share and a state."""
+    first = states[0][1]  # batch norm's counters of steps are whole numbers, and no longer needed
     return {
-        name: sum(BLEND[n] * states[n][name] for n in BLEND) if value.is_floating_point() else value
-        for name, value in counts.items()
+        name: sum(share * state[name].cpu() for share, state in states) if value.is_floating_point() else value
+        for name, value in first.items()
     }
 
 
@@ -188,12 +232,18 @@ def main(
     detector = Detector(net, DepthGuidedSegmenter(guidance, encoder), config, device)
     detector.segmenter.encoder.drop_path = DROP_PATH
     segmenter_stages(out, detector, split, precision, seed, SEGMENTER_STAGES[:stages])
-    if stages == len(SEGMENTER_STAGES):
+    whole, learned, held_out = stages == len(SEGMENTER_STAGES), together("train", split), together("validation", split)
+    if whole:
         detector.segmenter.load_state_dict(blended(out))
-    held_out, free = together("validation", split), free_frames(split, size_px, seed)
+        start = deepcopy(detector)
+        detector.segmenter.load_state_dict(forked(out, detector, learned, "fork", precision, seed))
+    free = free_frames(split, size_px, seed)
     detector.threshold = metrics.best_threshold(*measure(detector, held_out, free), alarm_limit=alarm_limit)
     log(f"threshold {detector.threshold} from {len(held_out)} validation images and {len(free)} lesion-free frames")
-    log(f"saved {detector.save(out / 'weights.safetensors')}")
+    log(f"saved {detector.save(out / ('chosen.safetensors' if whole else 'weights.safetensors'))}")
+    if whole:  # the same once more, with nothing left to choose and nothing held back
+        detector.segmenter.load_state_dict(forked(out, start, learned + held_out, "last", precision, seed))
+        log(f"saved {detector.save(out / 'weights.safetensors')}")
 
 
 if __name__ == "__main__":

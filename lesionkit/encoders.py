@@ -113,6 +113,7 @@ class EfficientNetLite(_Encoder):
     depth, Huang et al., ECCV 2016)."""
 
     drop_path = 0.0
+    held: tuple[nn.Module, ...] = ()
 
     def __init__(self, name: str = "efficientnet-lite0", pretrained: bool = True, blocks: int | None = None):
         super().__init__()
@@ -135,6 +136,19 @@ class EfficientNetLite(_Encoder):
         # a scale ends just before the next block with a stride, or at the last block
         self.ends = [i for i in range(len(strides)) if i + 1 == len(strides) or strides[i + 1] == 2]
         self.channels = tuple(self.blocks[i]._project_conv.out_channels for i in self.ends)
+
+    def hold(self, scales: int) -> None:
+        """Keeps the first `scales` scales as they are while the rest learns: no gradients, and the batch statistics
+        that came with the weights. Edges and colours need no learning anew, and two scales are a third of the time."""
+        self.held = (self.stem, self.stem_norm, *self.blocks[: self.ends[scales - 1] + 1])
+        for part in self.held:
+            part.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "EfficientNetLite":
+        super().train(mode)
+        for part in self.held:
+            part.eval()
+        return self
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         x = self.activation(self.stem_norm(self.stem(self.normalise(image))))

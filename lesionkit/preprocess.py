@@ -180,6 +180,7 @@ class AugmentConfig:
     illumination: float = 0.0  # probability of light that falls off towards one side
     jpeg: float = 0.0  # probability; the JPEG codec is slow on a CPU
     padding: str = "zeros"  # what a warp lays bare; "reflection" shows the frame's own tissue there, lesions included
+    mix: float = 0.0  # share of the images that get a rectangle of another one, see `cut_mix`
 
 
 class Augment(torch.nn.Module):
@@ -206,9 +207,24 @@ class Augment(torch.nn.Module):
             stages.append(A.RandomLinearIllumination(gain=(0.05, 0.3), p=config.illumination))
         if config.jpeg:
             stages.append(A.RandomJPEG(jpeg_quality=(40.0, 95.0), p=config.jpeg))
-        self.stages = A.AugmentationSequential(*stages, data_keys=None)
+        self.stages, self.mix = A.AugmentationSequential(*stages, data_keys=None), config.mix
 
     def forward(self, image: Tensor, *maps: Tensor) -> list[Tensor]:
         # every map goes in as a mask: warped with the image, nearest, never colour-jittered
         image, *maps = self.stages(image, *maps, data_keys=["image"] + ["mask"] * len(maps))
-        return [image.clamp(0, 1), *maps]
+        together = [image.clamp(0, 1), *maps]
+        return cut_mix(together, self.mix) if self.mix else together
+
+
+def cut_mix(together: list[Float[Tensor, "b _ h w"]], share: float) -> list[Tensor]:
+    """Into a `share` of the images of a batch a rectangle of the image before it, with all its maps (CutMix, Yun et
+    al., ICCV 2019): a lesion cannot be known by the rest of its frame. The rectangles have 8 to 50 % of the area, less
+    what lies outside the frame."""
+    b, _, h, w = together[0].shape
+    area, aspect = torch.empty(b, 1, 1, 1).uniform_(0.08, 0.5), torch.empty(b, 1, 1, 1).uniform_(-0.5, 0.5).exp()
+    rows, columns = ((torch.arange(n) + 0.5) / n for n in (h, w))
+    y, x, chosen = torch.rand(3, b, 1, 1, 1)
+    across = (columns - x).abs() < (area / aspect).sqrt() / 2  # b×1×1×w
+    down = (rows[:, None] - y).abs() < (area * aspect).sqrt() / 2  # b×1×h×1
+    inside = (across & down & (chosen < share)).to(together[0].device)
+    return [torch.where(inside, values.roll(1, dims=0), values) for values in together]

@@ -92,6 +92,21 @@ def test_stochastic_depth_leaves_blocks_out_while_training_alone():
     assert torch.equal(encoder(image())[-1], encoder(image())[-1])
 
 
+def test_held_scales_stay_as_they_are_while_the_rest_learns():
+    torch.manual_seed(0)
+    encoder = make_encoder("efficientnet-lite0")
+    encoder.hold(2)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    optimiser = torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=0.1)
+    encoder.train()
+    sum(f.pow(4).mean() for f in encoder(torch.rand(2, 3, 64, 64))).backward()
+    optimiser.step()
+    first = encoder.ends[1] + 1
+    still = ("stem", *(f"blocks.{i}." for i in range(first)))
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith(still), name
+
+
 @torch.no_grad()
 def test_finer_scales_are_the_last_maps_of_their_size():
     encoder = make_encoder("efficientnet-lite0").eval()

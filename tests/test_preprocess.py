@@ -320,3 +320,32 @@ def test_a_batch_of_one_keeps_its_dimensions():
     image, mask, depth = Augment(AugmentConfig(jpeg=1.0))(frame(64, 64, (0, 0, 64, 64)), blob(1), blob(1))
     assert image.shape == (1, 3, 64, 64)
     assert mask.shape == depth.shape == (1, 1, 64, 64)
+
+
+def test_mixed_images_get_a_rectangle_of_the_one_before_with_its_maps():
+    """Flat images numbered 0 to 511 as image, mask and depth: all places hold the own number or the one before."""
+    numbers = torch.arange(512.0).view(-1, 1, 1, 1).expand(-1, 1, 40, 64)
+    torch.manual_seed(0)
+    image, depth = room.cut_mix([numbers.expand(-1, 3, -1, -1), numbers], 0.5)
+    assert torch.equal(image[:, 2:], depth)
+    own = depth == numbers
+    assert ((depth == numbers.roll(1, 0)) | own).all()
+    mixed = ~own.flatten(1).all(1)
+    assert 0.4 < mixed.float().mean() < 0.6
+    for other in ~own[mixed][:50, 0]:  # a rectangle: all of the rows and columns that it touches
+        assert torch.equal(other, other.any(0) & other.any(1)[:, None])
+    area = 1 - own[mixed].float().mean((1, 2, 3))
+    assert 0.1 < area.mean() < 0.3
+    assert area.max() <= 0.55
+
+
+def test_mixing_is_off_unless_asked_for():
+    image, mask = frame(64, 64, (0, 0, 64, 64)).repeat(4, 1, 1, 1), blob()
+    still = AugmentConfig(0, (1, 1), 0, 0, 0, 0, 0)
+    results = []
+    for config in (still, replace(still, mix=1.0)):
+        torch.manual_seed(0)
+        results.append(Augment(config)(image, mask)[1])
+    plain, mixed = results
+    assert not torch.equal(plain, mixed)
+    assert plain.sum() > 0
