@@ -52,7 +52,7 @@ FREE = (160, 300, 160)  # lesion-free crops, mirrored halves and `hard` scenes
 DROP_PATH = 0.2  # of the encoder; a third stage without it, and with less zoom, fitted its own images and no new ones
 BLEND = {2: 0.65, 3: 0.35}  # of these stages' weights the mean, which validation prefers to either
 # share of images with a rectangle of another, weight decay: two that differ, since only what differs gains by a mean
-FORKS = ((0.5, 0.05), (0.0, 1e-4))
+FORKS = ((0.5, 0.05), (0.0, TrainConfig.weight_decay))
 FORK_EPOCHS, FORK_RATE, FORK_EDGES = 12, 5e-4, (256, 320)
 FORK_FREE = (180, 380, 190)  # more than before: what is left of false alarms is unlearned last
 FORK_SHARE = 0.25  # of each fork's weights in the mean; the rest is what they began from
@@ -101,10 +101,10 @@ def scene_configs() -> tuple[tuple[SceneConfig, SceneConfig], tuple[SceneConfig,
     return configs, tuple(replace(config, lesion_free=1.0) for config in configs)
 
 
-def training_frames(samples: list[datasets.Sample], size_px: int, seed: int, free: tuple[int, int, int]) -> Frames:
+def training_frames(real: Frames, seed: int, free: tuple[int, int, int]) -> Frames:
     """Real images, lesion-free parts of them, and rendered scenes. free: how many crops, mirrored halves and `hard`
     scenes without a lesion."""
-    real, (crops, mirrors, bare_hard) = real_frames(samples, size_px), free
+    size_px, (crops, mirrors, bare_hard) = real.image.shape[-1], free
     configs, bare = scene_configs()
     # more of the hard ones: look-alikes of lesions are what has to be told apart
     mixture = ((32, 10, configs[0]), (64, 10, configs[1]), (60, 11, bare[0]), (bare_hard, 11, bare[1]))
@@ -126,7 +126,7 @@ def lesion_free(frames: Frames, crops: int, mirrors: int, seed: int) -> tuple[Fr
 
 def segmenter_stages(out: Path, detector: Detector, split: str, precision: str, seed: int, stages: tuple) -> None:
     """Trains `detector.segmenter` in place; each finished stage is kept in `out`."""
-    frames = None
+    frames = depth = None
     for number, (edges, epochs, rate) in enumerate(stages, start=1):
         finished = out / f"segmenter-{number}.safetensors"
         if finished.exists():
@@ -134,16 +134,19 @@ def segmenter_stages(out: Path, detector: Detector, split: str, precision: str, 
             continue
         if frames is None:
             size_px = max(edge for stage in stages for edge in stage[0])
-            frames = training_frames(together("train", split), size_px, seed, FREE)
+            frames = training_frames(real_frames(together("train", split), size_px), seed, FREE)
+            depth = estimate_depth(detector.depth_net, frames.image, detector.device)
         config = TrainConfig(
             epochs, 16, rate, average=0.995, sizes_px=edges, precision=precision, seed=seed + number - 1
         )
-        fit(detector, frames, config, VARIATION, finished)
+        fit(detector, frames, depth, config, VARIATION, finished)
 
 
-def fit(detector: Detector, frames: Frames, config: TrainConfig, variation: AugmentConfig, finished: Path) -> None:
+def fit(
+    detector: Detector, frames: Frames, depth: torch.Tensor, config: TrainConfig, variation: AugmentConfig,
+    finished: Path,
+) -> None:
     """One training of `detector.segmenter`, in place and into a file."""
-    depth = estimate_depth(detector.depth_net, frames.image, detector.device)
     log(f"{finished.stem}: {len(frames)} training frames")
     loss, guidance = losses.weighted("dice", "bce", 0.5), detector.config.guidance
     how = {"log": log, "checkpoint": finished.with_suffix(".pt")}
@@ -151,25 +154,30 @@ def fit(detector: Detector, frames: Frames, config: TrainConfig, variation: Augm
     detector.save(finished)
 
 
-def forked(
+def segmenter_forks(
     out: Path, detector: Detector, samples: list[datasets.Sample], name: str, precision: str, seed: int
-) -> dict[str, torch.Tensor]:
-    """Several short trainings from the weights of `detector`, which keeps them; the mean of all. Each fork has other
-    lesion-free material and another order."""
-    states = [(1 - FORK_SHARE * len(FORKS), detector.segmenter.state_dict())]
+) -> None:
+    """Several short trainings from the blended stages; `detector.segmenter` becomes the mean of all. Each fork has
+    other lesion-free material and another order, and is kept in `out` under `name`."""
+    start, real = blended(out), None
+    detector.segmenter.load_state_dict(start)
+    states = [(1 - FORK_SHARE * len(FORKS), start)]
     for number, (mix, decay) in enumerate(FORKS, start=1):
         finished, its_seed = out / f"{name}-{number}.safetensors", seed + 20 + number
         if not finished.exists():
+            if real is None:
+                real = real_frames(samples, max(FORK_EDGES))
             fork = deepcopy(detector)
             fork.segmenter.encoder.hold(2)
-            frames = training_frames(samples, max(FORK_EDGES), its_seed, FORK_FREE)
+            frames = training_frames(real, its_seed, FORK_FREE)
+            depth = estimate_depth(fork.depth_net, frames.image, fork.device)
             config = TrainConfig(
                 FORK_EPOCHS, 16, FORK_RATE, weight_decay=decay, average=0.998, sizes_px=FORK_EDGES,
                 precision=precision, seed=its_seed,
             )  # fmt: skip
-            fit(fork, frames, config, replace(VARIATION, mix=mix), finished)
+            fit(fork, frames, depth, config, replace(VARIATION, mix=mix), finished)
         states.append((FORK_SHARE, weights_of(finished)))
-    return mean_of(states)
+    detector.segmenter.load_state_dict(mean_of(states))
 
 
 def blended(out: Path) -> dict[str, torch.Tensor]:
@@ -185,7 +193,7 @@ def mean_of(states: list[tuple[float, dict[str, torch.Tensor]]]) -> dict[str, to
     """The weighted mean of several networks' weights; `states` are pairs of a share and a state."""
     first = states[0][1]  # batch norm's counters of steps are whole numbers, and no longer needed
     return {
-        name: sum(share * state[name].cpu() for share, state in states) if value.is_floating_point() else value
+        name: sum(share * state[name] for share, state in states) if value.is_floating_point() else value
         for name, value in first.items()
     }
 
@@ -234,15 +242,13 @@ def main(
     segmenter_stages(out, detector, split, precision, seed, SEGMENTER_STAGES[:stages])
     whole, learned, held_out = stages == len(SEGMENTER_STAGES), together("train", split), together("validation", split)
     if whole:
-        detector.segmenter.load_state_dict(blended(out))
-        start = deepcopy(detector)
-        detector.segmenter.load_state_dict(forked(out, detector, learned, "fork", precision, seed))
+        segmenter_forks(out, detector, learned, "fork", precision, seed)
     free = free_frames(split, size_px, seed)
     detector.threshold = metrics.best_threshold(*measure(detector, held_out, free), alarm_limit=alarm_limit)
     log(f"threshold {detector.threshold} from {len(held_out)} validation images and {len(free)} lesion-free frames")
     log(f"saved {detector.save(out / ('chosen.safetensors' if whole else 'weights.safetensors'))}")
     if whole:  # the same once more, with nothing left to choose and nothing held back
-        detector.segmenter.load_state_dict(forked(out, start, learned + held_out, "last", precision, seed))
+        segmenter_forks(out, detector, learned + held_out, "last", precision, seed)
         log(f"saved {detector.save(out / 'weights.safetensors')}")
 
 
