@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import filelock
 import nbformat
 
 from lesionkit import clean, datasets, devices, parameters, runs
@@ -38,6 +39,27 @@ def execute(options: RunOptions, echo: Callable[..., None] = click.echo) -> Path
     before anything is made, and NotebookFailed: then the later ones do not run and the executed copies stay.
     """
     plan = validate_options(options)
+    lock = _claimed(plan.dir)
+    try:
+        return _execute(plan, echo)
+    finally:
+        lock.release()
+
+
+def _claimed(folder: Path) -> filelock.BaseFileLock:
+    """The folder, made and locked: two runs would take each other's weights. A killed process leaves no lock."""
+    lock = filelock.FileLock(folder / ".lock", blocking=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout:
+        raise ParameterError(f"another run is writing into {folder}: wait for it, or give another --out") from None
+    except OSError as error:
+        raise ParameterError(f"{folder} cannot be written to ({error.strerror}): give another --out") from None
+    return lock
+
+
+def _execute(plan: Plan, echo: Callable[..., None]) -> Path:
     inputs = _inputs(plan)
     skipped = _finished(plan, inputs) if plan.resume else ()
     for name in skipped:

@@ -1,5 +1,6 @@
 """The command line. Exit 0 on success, 2 on wrong usage, 1 when some input failed; errors are one line."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,8 +168,10 @@ def _make(folder: Path) -> None:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass  # better now than after all images
     except OSError as error:
-        raise UsageError(f"--out {folder} cannot be made: {error.strerror}") from None
+        raise UsageError(f"--out {folder} cannot be written to ({error.strerror}): give another folder") from None
 
 
 def _summary(entries: list[dict[str, Any]], folder: Path) -> None:

@@ -118,6 +118,8 @@ class Job:
         """Detect in everything found and write detections.json, even when interrupted (raised again)."""
         start = last = time.perf_counter()
         items = read_ahead(read_all(found, every))
+        if not (self.out / RESULTS).exists():  # a call that is killed leaves pictures that the next one knows as ours
+            runs.write_json(self.out / RESULTS, [])
         with ThreadPoolExecutor(1) as writer:
             try:
                 for item in items:

@@ -227,14 +227,12 @@ def decode_upload(data: bytes, name: str) -> LoadedImage:
     pixels = reading.quiet_imdecode(data, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim not in (2, 3):
         raise StateError(f"{name} is not an image that can be read here: use a JPEG, PNG, BMP, TIFF or WebP file")
-    notes = []
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
-        rgb, notes = _without_alpha(pixels), ["Its transparent parts are shown black, as the frame around tissue is."]
-    else:  # a second time, as only this way honours the orientation of a photograph
-        bgr = reading.quiet_imdecode(data, cv2.IMREAD_COLOR)
-        if bgr is None:  # a TIFF of floating-point numbers
-            raise StateError(f"{name} has pixels of {pixels.dtype}, which are no picture: save it as PNG")
-        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    bgr = reading.quiet_imdecode(data, cv2.IMREAD_COLOR)  # a second time: only this honours a photograph's orientation
+    if bgr is None:  # a TIFF of floating-point numbers
+        raise StateError(f"{name} has pixels of {pixels.dtype}, which are no picture: save it as PNG")
+    whole = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    rgb = reading.without_transparent(whole, data)
+    notes = [] if rgb is whole else ["Its transparent parts are shown black, as the frame around tissue is."]
     if min(rgb.shape[:2]) < SMALLEST_PX:
         raise StateError(f"{name} is {rgb.shape[1]}×{rgb.shape[0]} pixels: too small to show tissue, use at least "
                          f"{SMALLEST_PX} on each side")  # fmt: skip
@@ -267,13 +265,6 @@ def declared_size(data: bytes) -> tuple[int, int]:
         return MAX_PIXELS, MAX_PIXELS
     except Exception:  # no image, or one of a format that Pillow does not know: the decoder will say so
         return 0, 0
-
-
-def _without_alpha(pixels: np.ndarray) -> np.ndarray:
-    top = np.iinfo(pixels.dtype).max if pixels.dtype != np.float32 else 1.0
-    values = pixels.astype(np.float32) / top
-    rgb = values[..., 2::-1] * values[..., 3:]
-    return np.ascontiguousarray((rgb * 255).round().clip(0, 255).astype(np.uint8))
 
 
 def reduced(image: np.ndarray) -> tuple[np.ndarray, str]:

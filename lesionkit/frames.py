@@ -69,9 +69,25 @@ def rendered_frames(
     disk, for trainings that may begin again."""
     stream = cached_scenes if kept else stream_scenes
     chunks = stream(count, size_px, seed + STREAMS[part], device, config or SceneConfig.standard())
-    parts = [_of_scenes(scenes, size_px) for scenes in chunks]
+    channels = {"raw": 3, "image": 3, "mask": 1, "content": 1, "depth": 1}
+    data, at, lesions = _room(channels, count, size_px), 0, ()
+    for scenes in chunks:
+        chunk = _of_scenes(scenes, size_px)
+        at, lesions = _put(data, chunk, at), lesions + chunk.lesions
     names = tuple(f"scene-{seed}-{part}-{i:04d}" for i in range(count))
-    return replace(join(parts), names=names)
+    return Frames(names=names, lesions=lesions, **data)
+
+
+def _room(channels: dict[str, int], count: int, size_px: int) -> dict[str, Tensor]:
+    """Empty tensors for `count` frames: joining chunks would need twice the memory."""
+    return {name: torch.empty(count, c, size_px, size_px) for name, c in channels.items()}
+
+
+def _put(data: dict[str, Tensor], chunk: Frames, at: int) -> int:
+    """Writes a chunk into its place; where the next one begins."""
+    for name, values in data.items():
+        values[at : at + len(chunk)] = getattr(chunk, name)
+    return at + len(chunk)
 
 
 def _of_scenes(scenes: Scenes, size_px: int) -> Frames:
@@ -85,20 +101,12 @@ def _of_scenes(scenes: Scenes, size_px: int) -> Frames:
 def depth_frames(
     counts: Sequence[tuple[SceneConfig, int]], size_px: int, seed: int = 0, device: str = "cpu"
 ) -> dict[str, Tensor]:
-    """What depth is learned from and no more: image n×3×s×s, depth and content n×1×s×s of the training stream.
-
-    For thousands of scenes: kept on disk, and written into their place one chunk at a time, since joining `Frames`
-    would need more than twice the memory.
-    """
-    n, at = sum(count for _, count in counts), 0
-    channels = {"image": 3, "depth": 1, "content": 1}
-    data = {name: torch.empty(n, c, size_px, size_px) for name, c in channels.items()}
+    """What depth is learned from and no more: image n×3×s×s, depth and content n×1×s×s of the training stream. For
+    thousands of scenes, so kept on disk."""
+    data, at = _room({"image": 3, "depth": 1, "content": 1}, sum(count for _, count in counts), size_px), 0
     for config, count in counts:
         for scenes in cached_scenes(count, size_px, seed + STREAMS["train"], device, config):
-            chunk = _of_scenes(scenes, size_px)
-            for name, values in data.items():
-                values[at : at + len(chunk)] = getattr(chunk, name)
-            at += len(chunk)
+            at = _put(data, _of_scenes(scenes, size_px), at)
     return data
 
 

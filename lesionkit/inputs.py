@@ -3,6 +3,7 @@
 import glob
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -66,29 +67,38 @@ def _expand(argument: str, out: Path) -> tuple[list[Path], str]:
     """The files that one argument names, or none and the reason."""
     path = Path(argument)
     if path.is_dir():
-        found = _folder(path, out)
-        return found, "" if found else "no image or video in this folder; it may be empty or hold other files"
+        found, error = _folder(path, out)
+        nothing = "" if found else "no image or video in this folder; it may be empty or hold other files"
+        return found, error or nothing
     if path.exists():
         return [path], ""
     if not glob.has_magic(argument):
         return [], "does not exist; check the path"
-    found = []
+    found, problem = [], ""
     for match in sorted(glob.glob(argument, recursive=True)):
         path = Path(match)
         if not _is_output(path, out) and path.resolve() != out.resolve():
-            found += _folder(path, out) if path.is_dir() else [path] if _is_medium(path) else []
-    return found, "" if found else "no image or video matches this pattern"
+            inside, error = _folder(path, out) if path.is_dir() else ([path] if _is_medium(path) else [], "")
+            found, problem = found + inside, problem or error
+    return found, problem or ("" if found else "no image or video matches this pattern")
 
 
-def _folder(folder: Path, out: Path) -> list[Path]:
+def _folder(folder: Path, out: Path) -> tuple[list[Path], str]:
+    """The images and videos below a folder, links to other folders followed; and what could not be entered."""
     inside = out.resolve() != folder.resolve() and out.resolve().is_relative_to(folder.resolve())
-    found = []
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        ours = inside and path.resolve().is_relative_to(out.resolve())
-        if not hidden and not ours and not _is_output(path, out) and _is_medium(path) and path.is_file():
-            found.append(path)
-    return found
+    found, problems, entered = [], [], set()
+    for place, folders, names in os.walk(folder, onerror=problems.append, followlinks=True):
+        here = Path(place)
+        again = here.resolve() in entered  # a link that leads back
+        if again or (inside and here.resolve().is_relative_to(out.resolve())):
+            folders.clear()
+            continue
+        entered.add(here.resolve())
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [here / name for name in names if not name.startswith(".")]
+        found += [p for p in paths if _is_medium(p) and p.is_file() and not _is_output(p, out)]
+    error = f"{problems[0].filename} cannot be read ({problems[0].strerror}); check the folder" if problems else ""
+    return sorted(found), error
 
 
 def _is_medium(path: Path) -> bool:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+PNG = b"\x89PNG\r\n\x1a\n"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 
@@ -34,12 +35,15 @@ class InvalidData(DatasetError):
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read an image as uint8 H×W×3 RGB, upright (by EXIF orientation), without alpha, 16 bits cut to 8.
+    """Read an image as uint8 H×W×3 RGB, upright (by EXIF orientation), 16 bits cut to 8; what is transparent in a PNG
+    or WebP becomes black, as the surround of a frame is.
 
     Raises:
         MissingData: no such file. InvalidData: empty, cut off, or not an image.
     """
-    return cv2.cvtColor(decode(Path(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    data = whole_bytes(Path(path))
+    bgr = decode(Path(path), cv2.IMREAD_COLOR, data)
+    return without_transparent(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), data)
 
 
 def read_mask_values(path: Path) -> np.ndarray:
@@ -64,10 +68,24 @@ def read_mask(path: Path, size_hw: tuple[int, int] | None = None) -> np.ndarray:
     return mask
 
 
+def without_transparent(rgb: np.ndarray, data: bytes) -> np.ndarray:
+    """`rgb` as decoded from `data`, black where the file says transparent; only PNG and WebP say so reliably."""
+    if not (data.startswith(PNG) and data[25:26] in (b"\4", b"\6")) and data[8:12] != b"WEBP":  # PNG's colour type
+        return rgb
+    pixels = quiet_imdecode(data, cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.shape != (*rgb.shape[:2], 4):
+        return rgb
+    return rgb * (pixels[..., 3:] > np.iinfo(pixels.dtype).max // 2)
+
+
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height as `read_image` would give them, without decoding."""
+    """Width and height as `read_image` would give them, without decoding but for TIFF, whose turns Pillow counts by
+    version."""
     try:
-        return header_size(whole_bytes(path))
+        data = whole_bytes(path)
+        if data.startswith((b"II*\0", b"MM\0*")):
+            return decode(path, cv2.IMREAD_COLOR, data).shape[1::-1]
+        return header_size(data)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError):
         raise InvalidData(f"{path} is not an image, or it is damaged: replace it") from None
 
@@ -76,7 +94,9 @@ def header_size(data: bytes) -> tuple[int, int]:
     """Width and height, upright, that an image file's header declares. Raises what Pillow raises."""
     with Image.open(io.BytesIO(data)) as picture:
         try:
-            turned = picture.getexif().get(0x0112, 1) >= 5  # EXIF orientation: a quarter turn
+            exif = Image.Exif()  # not `getexif`: it also reads XMP, which OpenCV does not
+            exif.load(picture.info.get("exif", b""))
+            turned = exif.get(0x0112, 1) >= 5  # orientation: a quarter turn
         except Exception:  # Pillow raises SyntaxError, struct.error … for a damaged one, which OpenCV passes over
             turned = False
         return picture.size[::-1] if turned else picture.size
@@ -104,9 +124,10 @@ def whole_bytes(path: Path) -> bytes:
     return data
 
 
-def decode(path: Path, flags: int) -> np.ndarray:
-    """A file decoded by OpenCV with its `flags` (BGR). Raises as `whole_bytes`; InvalidData if it is no image."""
-    pixels = quiet_imdecode(whole_bytes(path), flags)
+def decode(path: Path, flags: int, data: bytes | None = None) -> np.ndarray:
+    """A file, or the `data` read from it, decoded by OpenCV with its `flags` (BGR). Raises as `whole_bytes`;
+    InvalidData if it is no image."""
+    pixels = quiet_imdecode(data or whole_bytes(path), flags)
     if pixels is None:
         raise InvalidData(f"{path} is not an image that OpenCV can decode, or it is damaged: replace it")
     return pixels
@@ -131,7 +152,7 @@ def is_cut_off(data: bytes) -> bool:
     """
     if data.startswith(b"\xff\xd8"):
         return not _jpeg_ends(data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(PNG):
         return not _png_ends(data)
     return False
 

@@ -221,7 +221,7 @@ def _noted(run: Run, what: str, which: str) -> str:
 def write_json(path: Path, content: Any) -> Path:
     """Write JSON in one step: a reader sees the old file or the whole new one, never a half."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="backslashreplace"))  # a file name that is no UTF-8 becomes JSON's own escape
     return path
 
 

@@ -68,7 +68,7 @@ def published_parts(name: str, split: str) -> dict[str, tuple[str, ...]]:
 
 def _rank(text: str) -> str:
     # Python's hash() differs between processes; this one is the same everywhere
-    return hashlib.sha256(unicodedata.normalize("NFC", text).encode()).hexdigest()
+    return hashlib.sha256(unicodedata.normalize("NFC", text).encode(errors="surrogateescape")).hexdigest()
 
 
 def tenth(stems: Sequence[str], groups: dict[str, str]) -> set[str]:

@@ -2,6 +2,7 @@
 parts of its splits."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ def _look(name: str, sample: Sample) -> _Look:
         image, values = reading.read_image(sample.image), reading.read_mask_values(sample.mask)
     except DatasetError:
         nothing = np.full(256, np.inf, np.float32)
-        return _Look(sample.name, ("unreadable",), False, sample.name.encode(), nothing)
+        return _Look(sample.name, ("unreadable",), False, os.fsencode(sample.name), nothing)
     grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
     return _Look(
         stem=sample.name,

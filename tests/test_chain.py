@@ -6,11 +6,14 @@ A kernel start takes a second or two, so each test runs as few notebooks as its 
 import json
 from pathlib import Path
 
+import cv2
+import filelock
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lesionkit import chain, clean, planning, runs
+from lesionkit import chain, clean, planning, runs, splitting
 from lesionkit.chain import NotebookFailed, RunOptions, execute, validate_options
 
 PARAMETERS = """profile: str = "quick"
@@ -245,6 +248,36 @@ def test_out_must_not_be_a_file(tmp_path, source):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(runs.ParameterError, match="a file stands there"):
         validate_options(options(tmp_path, source, out=tmp_path / "file"))
+
+
+def test_a_folder_of_which_one_part_shows_no_lesion_is_refused_at_once(tmp_path, source):
+    for kind in ("images", "masks"):
+        (tmp_path / "own" / kind).mkdir(parents=True)
+    parts = splitting.hash_parts("own", [f"{i}" for i in range(8)])
+    for part, stems in parts.items():
+        for stem in stems:
+            cv2.imwrite(str(tmp_path / "own" / "images" / f"{stem}.png"), np.full((40, 40, 3), 90, np.uint8))
+            mask = np.full((40, 40), 255 * (part != "validation"), np.uint8)
+            cv2.imwrite(str(tmp_path / "own" / "masks" / f"{stem}.png"), mask)
+    with pytest.raises(chain.ParameterError, match=r"no image of the validation part of folder:.* shows a lesion"):
+        validate_options(options(tmp_path, source, dataset=f"folder:{tmp_path / 'own'}"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path, source):
+    (tmp_path / "out").mkdir()
+    with filelock.FileLock(tmp_path / "out" / ".lock"), pytest.raises(chain.ParameterError, match="another run is"):
+        execute(options(tmp_path, source), Echo())
+    assert [path.name for path in (tmp_path / "out").iterdir()] in ([], [".lock"])
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_wrong_option(tmp_path, source, monkeypatch):
+    def refused(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refused)  # root may write anywhere
+    with pytest.raises(chain.ParameterError, match=r"cannot be written to \(Permission denied\): give another --out"):
+        execute(options(tmp_path, source), Echo())
 
 
 def test_a_notebook_must_exist_and_declare_the_parameters(tmp_path, source):

@@ -203,6 +203,14 @@ def test_out_that_is_a_file_is_exit_2(tmp_path, image):
     assert cv2.imread(str(image)).mean() == 200
 
 
+def test_out_that_cannot_be_written_to_is_exit_2_before_the_first_image(tmp_path, image, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)  # root may write anywhere
+    one_line_error(call("detect", image, "--out", tmp_path / "out"), 2, "cannot be written to (Permission denied)")
+
+
 def test_an_interruption_is_exit_130(tmp_path, image, monkeypatch):
     def interrupted(self, array):
         raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """Which files are inputs and what their results are called; what is written; bad inputs cost no others."""
 
 import json
+import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -76,6 +77,58 @@ def test_a_folder_is_read_recursively_without_hidden_files_and_results(tmp_path)
         "b.png",
         "sub/a.JPG",
     ]
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    half_red(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
+    assert stems(find_inputs([str(tmp_path / "in")], tmp_path / "out")) == ["a"]
+
+
+def test_a_folder_that_cannot_be_entered_is_told_and_the_rest_is_found(tmp_path, monkeypatch):
+    half_red(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "closed").mkdir()
+    scan = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)  # root may enter anything
+    source, failure = find_inputs([str(tmp_path / "in")], tmp_path / "out")
+    assert source.stem == "a"
+    assert "closed cannot be read (Permission denied)" in failure.error
+
+
+def test_a_name_that_is_no_utf_8_costs_nothing(tmp_path):
+    name = os.fsdecode(b"l\xe4sion.png")
+    try:
+        half_red(tmp_path / "plain.png").rename(tmp_path / name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    half_red(tmp_path / "other.png")
+    detect(tmp_path / "out", tmp_path)
+    entries = json.loads((tmp_path / "out" / RESULTS).read_text())
+    assert sorted(os.path.basename(entry["input"]) for entry in entries) == sorted(["other.png", name])
+    assert all("error" not in entry for entry in entries)
+    assert (tmp_path / "out" / os.fsdecode(b"l\xe4sion_mask.png")).is_file()
+
+
+def test_pictures_are_known_as_ours_from_the_first_on(tmp_path):
+    """A call that is killed leaves pictures beside its inputs; repeated, it may overwrite them."""
+    half_red(tmp_path / "a.png")
+    claimed = []
+
+    def detector(image):
+        claimed.append(json.loads((tmp_path / RESULTS).read_text()))
+        return Found(image)
+
+    detect(tmp_path, tmp_path, detector=detector)
+    assert claimed == [[]]
+    assert stems(find_inputs([str(tmp_path)], tmp_path)) == ["a"]
 
 
 def test_a_pattern_finds_what_the_shell_did_not_expand(tmp_path):

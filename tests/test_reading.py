@@ -4,6 +4,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from lesionkit import reading
 from lesionkit.reading import InvalidData, MissingData
@@ -37,8 +38,11 @@ def test_colours_come_as_rgb(tmp_path, suffix):
 def test_grey_alpha_and_16_bit_become_8_bit_rgb(tmp_path):
     grey = smooth()[..., 0]
     np.testing.assert_array_equal(reading.read_image(write(tmp_path / "g.png", grey)), np.dstack([grey] * 3))
-    rgba = np.dstack([smooth(), np.full((40, 60), 7, np.uint8)])
-    np.testing.assert_array_equal(reading.read_image(write(tmp_path / "a.png", rgba)), rgba[..., 2::-1])
+    rgba = np.dstack([smooth(), np.full((40, 60), 255, np.uint8)])
+    rgba[:10, :, 3] = 0
+    image = reading.read_image(write(tmp_path / "a.png", rgba))
+    np.testing.assert_array_equal(image[10:], rgba[10:, :, 2::-1])
+    assert not image[:10].any()  # transparent is black, as the surround of a frame
     wide = grey.astype(np.uint16) * 256 + 99
     np.testing.assert_array_equal(reading.read_image(write(tmp_path / "w.png", wide))[..., 1], grey)
 
@@ -128,3 +132,21 @@ def test_a_mask_of_zeros_and_ones(tmp_path, dtype):
     values = np.array([[0, 1], [1, 0]], dtype)
     assert reading.read_mask(write(tmp_path / "m.png", values)).tolist() == [[False, True], [True, False]]
     assert not reading.read_mask(write(tmp_path / "n.png", values * 0)).any()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_the_size_is_that_of_the_upright_image(tmp_path, suffix):
+    path = tmp_path / f"turned{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(smooth()).save(path, exif=exif)
+    assert reading.read_image(path).shape == (60, 40, 3)
+    assert reading.image_size(path) == (40, 60)
+
+
+def test_an_orientation_that_only_xmp_tells_turns_nothing(tmp_path):
+    """OpenCV does not read it, so the size must not follow it either."""
+    path = tmp_path / "xmp.jpg"
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    Image.fromarray(smooth()).save(path, xmp=xmp)
+    assert reading.image_size(path) == reading.read_image(path).shape[1::-1] == (60, 40)
