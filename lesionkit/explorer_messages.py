@@ -39,17 +39,27 @@ def texts(state: ExplorerState) -> dict[str, Any]:
     }  # fmt: skip
 
 
+DIGITS = {"percent": 3, "count": 0, "ratio": 2}  # of the value, which `_written` shows; percents have one
+
+
 def number_rows(state: ExplorerState) -> list[dict[str, Any]]:
     """The table of numbers, as texts."""
     rows = []
     for name, values in state.numbers().items():
         label, kind, meaning = NUMBERS[name]
-        texts = {side: _written(values[side], kind, signed=side == "change") for side in ("now", "original", "change")}
+        texts = {side: _written(values[side], kind) for side in ("now", "original")}
+        texts["change"] = _written(_shown_change(values, kind), kind, signed=True)
         rows.append({"name": name, "label": label, "help": meaning, **texts, "changed": texts["change"][0] in "+−"})
     return rows
 
 
-def _written(value: float | None, kind: str, signed: bool) -> str:
+def _shown_change(values: dict[str, float | None], kind: str) -> float | None:
+    """The difference of the two numbers as they are written, so that a reader who subtracts finds the same."""
+    now, original = values["now"], values["original"]
+    return None if None in (now, original) else round(now, DIGITS[kind]) - round(original, DIGITS[kind])
+
+
+def _written(value: float | None, kind: str, signed: bool = False) -> str:
     if value is None:
         return "—"
     sign = "+" if signed else ""

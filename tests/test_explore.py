@@ -121,6 +121,16 @@ def test_undo_moves_the_controls_and_counts_as_no_action(screen):
     assert screen.controls["relief_factor"].value == 1.0
 
 
+@pytest.mark.parametrize(
+    ("now", "original", "kind", "change"),
+    [(0.936, 0.934, "ratio", "+0.01"), (0.9349, 0.9251, "ratio", "0.00"), (0.0504, 0.0506, "percent", "−0.1 %"),
+     (None, 0.5, "ratio", "—")],
+)  # fmt: skip
+def test_a_change_is_the_difference_of_what_is_shown(now, original, kind, change):
+    values = {"now": now, "original": original}
+    assert explorer_messages._written(explorer_messages._shown_change(values, kind), kind, signed=True) == change
+
+
 def test_numbers_are_written_with_their_change(screen):
     rows = {row["name"]: row for row in screen.set("guidance", "flat")["numbers"]}
     numbers = screen.state.numbers()["probability_area"]
