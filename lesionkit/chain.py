@@ -129,6 +129,7 @@ def _inputs(plan: Plan) -> dict[str, Any]:
         "versions": runs.versions(),
         "package": _package_digest(),
         "data": _data_listing(values["dataset"]),
+        "transfer": _digest(plan.source.parent / "figures" / "depth_transfer.csv"),  # notebook 02 shows this table
     }
 
 

@@ -156,6 +156,14 @@ def test_resume_looks_at_what_earlier_notebooks_left(tmp_path, source):
     assert chain._finished(plan, inputs) == ("01_data",)
 
 
+def test_resume_looks_at_the_table_that_a_notebook_shows(tmp_path, source):
+    plan = validate_options(options(tmp_path, source))
+    before = chain._inputs(plan)
+    (source.parent / "figures").mkdir()
+    (source.parent / "figures" / "depth_transfer.csv").write_text("set,estimator\n")
+    assert chain._inputs(plan) != before
+
+
 def test_the_package_digest_follows_every_file(tmp_path, monkeypatch):
     monkeypatch.undo()  # the real function
     (tmp_path / "assets").mkdir()
