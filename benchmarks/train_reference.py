@@ -5,10 +5,10 @@
 Stages, each resumable after a kill: depth network on rendered scenes (128 px, then 256 px); segmentation on the
 training parts of Kvasir-SEG and CVC-ClinicDB (PraNet split, less the validation part) with lesion-free crops and
 mirrored halves of the same images and rendered scenes; the mean of its last stages; two short trainings that fork from
-that mean, and the mean of all three; threshold fixed on the validation part. With all of this chosen, the forks are
-trained once more on the whole training part, validation images included, as published tables do. Writes
-chosen.safetensors (before the validation images are learned from) and weights.safetensors; the test parts are not
-touched here (benchmarks/evaluate_reference.py does that).
+that mean, the mean of all three, and the same once more from there; threshold fixed on the validation part. With all
+of this chosen, the forks are trained once more on the whole training part, validation images included, as published
+tables do. Writes chosen.safetensors (before the validation images are learned from) and weights.safetensors; the test
+parts are not touched here (benchmarks/evaluate_reference.py does that).
 """
 
 import time
@@ -56,6 +56,7 @@ FORKS = ((0.5, 0.05), (0.0, TrainConfig.weight_decay))
 FORK_EPOCHS, FORK_RATE, FORK_EDGES = 12, 5e-4, (256, 320)
 FORK_FREE = (180, 380, 190)  # more than before: what is left of false alarms is unlearned last
 FORK_SHARE = 0.25  # of each fork's weights in the mean; the rest is what they began from
+ROUNDS = 2  # the second two begin from the first two's mean
 STANDARD = 0.25  # share of the scenes of the lessons among those of `hard`
 
 
@@ -157,17 +158,19 @@ def fit(
 def segmenter_forks(
     out: Path, detector: Detector, samples: list[datasets.Sample], name: str, precision: str, seed: int
 ) -> None:
-    """Several short trainings from the blended stages; `detector.segmenter` becomes the mean of all. Each fork has
-    other lesion-free material and another order, and is kept in `out` under `name`."""
-    start, real = blended(out), None
-    detector.segmenter.load_state_dict(start)
-    states = [(1 - FORK_SHARE * len(FORKS), start)]
-    for number, (mix, decay) in enumerate(FORKS, start=1):
+    """Several short trainings from the blended stages, in ROUNDS; `detector.segmenter` becomes the mean of all. Each
+    fork has other lesion-free material and another order, and is kept in `out` under `name`."""
+    start, real, states = blended(out), None, []
+    for number, (mix, decay) in enumerate(FORKS * ROUNDS, start=1):
+        if number % len(FORKS) == 1:  # a round begins
+            start = mean_of(states) if states else start
+            states = [(1 - FORK_SHARE * len(FORKS), start)]
         finished, its_seed = out / f"{name}-{number}.safetensors", seed + 20 + number
         if not finished.exists():
             if real is None:
                 real = real_frames(samples, max(FORK_EDGES))
             fork = deepcopy(detector)
+            fork.segmenter.load_state_dict(start)
             fork.segmenter.encoder.hold(2)
             frames = training_frames(real, its_seed, FORK_FREE)
             depth = estimate_depth(fork.depth_net, frames.image, fork.device)
