@@ -160,27 +160,34 @@ def segmenter_forks(
 ) -> None:
     """Several short trainings from the blended stages, in ROUNDS; `detector.segmenter` becomes the mean of all. Each
     fork has other lesion-free material and another order, and is kept in `out` under `name`."""
-    start, real, states = blended(out), None, []
-    for number, (mix, decay) in enumerate(FORKS * ROUNDS, start=1):
-        if number % len(FORKS) == 1:  # a round begins
-            start = mean_of(states) if states else start
-            states = [(1 - FORK_SHARE * len(FORKS), start)]
-        finished, its_seed = out / f"{name}-{number}.safetensors", seed + 20 + number
-        if not finished.exists():
-            if real is None:
-                real = real_frames(samples, max(FORK_EDGES))
-            fork = deepcopy(detector)
-            fork.segmenter.load_state_dict(start)
-            fork.segmenter.encoder.hold(2)
-            frames = training_frames(real, its_seed, FORK_FREE)
-            depth = estimate_depth(fork.depth_net, frames.image, fork.device)
-            config = TrainConfig(
-                FORK_EPOCHS, 16, FORK_RATE, weight_decay=decay, average=0.998, sizes_px=FORK_EDGES,
-                precision=precision, seed=its_seed,
-            )  # fmt: skip
-            fit(fork, frames, depth, config, replace(VARIATION, mix=mix), finished)
-        states.append((FORK_SHARE, weights_of(finished)))
-    detector.segmenter.load_state_dict(mean_of(states))
+    start, real, number = blended(out), None, 0
+    for _ in range(ROUNDS):
+        states = [(1 - FORK_SHARE * len(FORKS), start)]
+        for mix, decay in FORKS:
+            number += 1
+            finished = out / f"{name}-{number}.safetensors"
+            if not finished.exists():
+                real = real_frames(samples, max(FORK_EDGES)) if real is None else real
+                config = TrainConfig(
+                    FORK_EPOCHS, 16, FORK_RATE, weight_decay=decay, average=0.998, sizes_px=FORK_EDGES,
+                    precision=precision, seed=seed + 20 + number,
+                )  # fmt: skip
+                fork_from(start, detector, real, config, mix, finished)
+            states.append((FORK_SHARE, weights_of(finished)))
+        start = mean_of(states)
+    detector.segmenter.load_state_dict(start)
+
+
+def fork_from(
+    start: dict[str, torch.Tensor], detector: Detector, real: Frames, config: TrainConfig, mix: float, finished: Path
+) -> None:
+    """One training of a copy of `detector` from the weights `start`, into a file."""
+    fork = deepcopy(detector)
+    fork.segmenter.load_state_dict(start)
+    fork.segmenter.encoder.hold(2)
+    frames = training_frames(real, config.seed, FORK_FREE)
+    depth = estimate_depth(fork.depth_net, frames.image, fork.device)
+    fit(fork, frames, depth, config, replace(VARIATION, mix=mix), finished)
 
 
 def blended(out: Path) -> dict[str, torch.Tensor]:

@@ -39,7 +39,7 @@ def texts(state: ExplorerState) -> dict[str, Any]:
     }  # fmt: skip
 
 
-DIGITS = {"percent": 3, "count": 0, "ratio": 2}  # of the value, which `_written` shows; percents have one
+DIGITS = {"percent": 3, "count": 0, "ratio": 2}  # of the value that are shown; as a percentage two less
 
 
 def number_rows(state: ExplorerState) -> list[dict[str, Any]]:
@@ -63,7 +63,8 @@ def _written(value: float | None, kind: str, signed: bool = False) -> str:
     if value is None:
         return "—"
     sign = "+" if signed else ""
-    text = {"percent": f"{100 * value:{sign}.1f} %", "count": f"{value:{sign}.0f}", "ratio": f"{value:{sign}.2f}"}[kind]
+    digits = DIGITS[kind]
+    text = f"{100 * value:{sign}.{digits - 2}f} %" if kind == "percent" else f"{value:{sign}.{digits}f}"
     if signed and not text.strip("+-0. %"):  # what rounds to nothing has no sign
         text = text.lstrip("+-")
     return text.replace("-", "−")

@@ -82,8 +82,8 @@ def _draw_row(axes: np.ndarray, row: Row) -> None:
         axis.set_xticks([])
         axis.set_yticks([])
         for spine in axis.spines.values():
-            spine.set_visible(row.kind == "mask" and i < len(arrays))  # white on white has no border of its own
-            spine.set(color="0.6", linewidth=0.6)
+            bordered = row.kind == "mask" and i < len(arrays)  # white on white has no border of its own
+            spine.set(visible=bordered, color="0.6", linewidth=0.6)
         if i >= len(arrays):
             continue
         if row.kind == "image":

@@ -85,15 +85,15 @@ def _expand(argument: str, out: Path) -> tuple[list[Path], str]:
 
 def _folder(folder: Path, out: Path) -> tuple[list[Path], str]:
     """The images and videos below a folder, links to other folders followed; and what could not be entered."""
-    inside = out.resolve() != folder.resolve() and out.resolve().is_relative_to(folder.resolve())
+    results = out.resolve()
+    inside = results != folder.resolve() and results.is_relative_to(folder.resolve())
     found, problems, entered = [], [], set()
     for place, folders, names in os.walk(folder, onerror=problems.append, followlinks=True):
-        here = Path(place)
-        again = here.resolve() in entered  # a link that leads back
-        if again or (inside and here.resolve().is_relative_to(out.resolve())):
+        here, real = Path(place), Path(place).resolve()
+        if real in entered or (inside and real.is_relative_to(results)):  # a link that leads back, or our own results
             folders.clear()
             continue
-        entered.add(here.resolve())
+        entered.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = [here / name for name in names if not name.startswith(".")]
         found += [p for p in paths if _is_medium(p) and p.is_file() and not _is_output(p, out)]

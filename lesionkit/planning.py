@@ -82,7 +82,7 @@ def _check_files(dataset: str) -> None:
         opened = datasets.open_dataset(dataset)
         datasets.check_files(opened.samples)
         for part in datasets.PARTS:
-            if not any(datasets.read_sample(sample)[1].any() for sample in opened.part(part)):
+            if not any(datasets.read_mask(sample.mask).any() for sample in opened.part(part)):
                 raise ParameterError(
                     f"no image of the {part} part of {dataset} shows a lesion, so nothing could be learned or measured "
                     "on it: add images with lesions; parts are dealt by the names"
