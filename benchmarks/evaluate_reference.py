@@ -8,7 +8,8 @@ rendered scenes of a seed of their own, and crops and mirrored halves of the tes
 of 256 px (rates with exact binomial intervals); the counterpart of the latter, halves with their lesions mirrored,
 shows that mirrors are not simply recognised. Writes, into figures/, reference.csv (one row per set),
 reference_by_size.csv (one row per set and size of lesion) and reference_images.csv (one row per test image, so that
-another method can be compared image by image; `--against` does that with such a file).
+another method can be compared image by image; `--against` does that with such a file). `--part validation` measures
+the same on the part that choices are made with, for weights that have not learned from it.
 """
 
 from dataclasses import replace
@@ -27,7 +28,7 @@ from lesionkit.frames import Frames, join, lesion_free_crops, lesion_free_mirror
 from lesionkit.scenes import SceneConfig, stream_scenes
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
-SCENES = 100
+SCENES, SCENE_SEEDS = 100, {"test": 9_000_011, "validation": 9_000_012}
 KEPT = ("dice", "iou", "sensitivity", "precision", "boundary_f1", "lesions", "lesions_found", "false_components",
         "truth_fraction")  # fmt: skip
 
@@ -44,12 +45,12 @@ def real_sets(detector: Detector, sets: dict[str, tuple]) -> tuple[dict, pd.Data
     return rows, pd.concat(sizes, names=["set"]), pd.concat(tables, names=["set"])[list(KEPT)]
 
 
-def lesion_free_images(frames: Frames) -> dict[str, list[np.ndarray]]:
-    """Images without a lesion, h×w×3 uint8, by kind; `frames` are the test images."""
+def lesion_free_images(frames: Frames, seed: int) -> dict[str, list[np.ndarray]]:
+    """Images without a lesion, h×w×3 uint8, by kind; `frames` are the part's images, `seed` that of the scenes."""
     kinds = {}
     for config in (SceneConfig.standard(), SceneConfig.hard()):
         bare = replace(config, lesion_free=1.0)
-        chunks = list(stream_scenes(SCENES, 256, seed=9_000_011, config=bare))
+        chunks = list(stream_scenes(SCENES, 256, seed, config=bare))
         kinds[f"lesion-free scenes, {config.name}"] = [image for scenes in chunks for image in scenes.image]
     kinds["lesion-free crops"] = list(lesion_free_crops(frames, count=SCENES).raw)
     kinds["lesion-free mirrors"] = list(lesion_free_mirrors(frames, count=SCENES).raw)
@@ -99,26 +100,27 @@ def paired(images: pd.DataFrame, earlier: Path) -> pd.DataFrame:
 @click.option("--weights", default="reference")
 @click.option("--device", default="auto")
 @click.option("--split", type=click.Choice(list(SPLITS)), default="pranet", help="the one that was trained on")
+@click.option("--part", type=click.Choice(list(SCENE_SEEDS)), default="test")
 @click.option("--size-px", default=0, help="edge at which the networks run; 0 is the weights' own")
 @click.option("--threshold", default=0.0, help="0 is the weights' own")
 @click.option("--against", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="an earlier table")
 @click.option("--out", type=Path, default=FIGURES, help="the tables go here")
 def main(
-    weights: str, device: str, split: str, size_px: int, threshold: float, against: Path | None, out: Path
+    weights: str, device: str, split: str, part: str, size_px: int, threshold: float, against: Path | None, out: Path
 ) -> None:
     detector = Detector.from_pretrained(weights, device).freeze()
     detector.threshold = threshold or detector.threshold
     detector.config = replace(detector.config, size_px=size_px or detector.config.size_px)
-    sets = samples_of("test", split)
+    sets = samples_of(part, split)
     rows, by_size, images = real_sets(detector, sets)
     if against:
         click.echo(f"Dice less that of {against.name}:\n{paired(images, against).to_string(float_format='%.3f')}")
     frames = real_frames([sample for samples in sets.values() for sample in samples], 256)
-    rows |= {kind: alarms(detector, free) for kind, free in lesion_free_images(frames).items()}
+    rows |= {kind: alarms(detector, free) for kind, free in lesion_free_images(frames, SCENE_SEEDS[part]).items()}
     rows |= mirror_check(detector, frames)
     table = pd.DataFrame(rows).T.rename_axis("set").assign(threshold=detector.threshold)
     out.mkdir(parents=True, exist_ok=True)
-    name = "reference" if split == "pranet" else f"reference_{split}"
+    name = "_".join(["reference", *(word for word in (split, part) if word not in ("pranet", "test"))])
     for path, frame in ((f"{name}.csv", table), (f"{name}_by_size.csv", by_size), (f"{name}_images.csv", images)):
         frame.to_csv(out / path, float_format="%.4f")
     click.echo(table.T.to_string(float_format="%.3f"))
