@@ -28,7 +28,8 @@ from lesionkit.frames import Frames, join, lesion_free_crops, lesion_free_mirror
 from lesionkit.scenes import SceneConfig, stream_scenes
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
-SCENES, SCENE_SEEDS = 100, {"test": 9_000_011, "validation": 9_000_012}
+SCENES = 100
+SCENE_SEEDS = {"test": 9_000_011, "validation": 9_000_012}  # by the part whose images stand beside the scenes
 KEPT = ("dice", "iou", "sensitivity", "precision", "boundary_f1", "lesions", "lesions_found", "false_components",
         "truth_fraction")  # fmt: skip
 
@@ -100,7 +101,7 @@ def paired(images: pd.DataFrame, earlier: Path) -> pd.DataFrame:
 @click.option("--weights", default="reference")
 @click.option("--device", default="auto")
 @click.option("--split", type=click.Choice(list(SPLITS)), default="pranet", help="the one that was trained on")
-@click.option("--part", type=click.Choice(list(SCENE_SEEDS)), default="test")
+@click.option("--part", type=click.Choice(list(SCENE_SEEDS)), default="test", help="which images are measured on")
 @click.option("--size-px", default=0, help="edge at which the networks run; 0 is the weights' own")
 @click.option("--threshold", default=0.0, help="0 is the weights' own")
 @click.option("--against", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="an earlier table")
@@ -120,7 +121,7 @@ def main(
     rows |= mirror_check(detector, frames)
     table = pd.DataFrame(rows).T.rename_axis("set").assign(threshold=detector.threshold)
     out.mkdir(parents=True, exist_ok=True)
-    name = "_".join(["reference", *(word for word in (split, part) if word not in ("pranet", "test"))])
+    name = "reference" + ("" if split == "pranet" else f"_{split}") + ("" if part == "test" else f"_{part}")
     for path, frame in ((f"{name}.csv", table), (f"{name}_by_size.csv", by_size), (f"{name}_images.csv", images)):
         frame.to_csv(out / path, float_format="%.4f")
     click.echo(table.T.to_string(float_format="%.3f"))

@@ -22,4 +22,4 @@ def videos_of(names: Sequence[str]) -> list[str]:
 def samples_of(part: str, split: str) -> dict[str, tuple[Sample, ...]]:
     """The samples of "train", "validation" or "test" by set; only a test part has the label of the tables."""
     sets = SPLITS[split].items()
-    return {label if part == "test" else name: open_dataset(name).part(part, kind) for label, (name, kind) in sets}
+    return {(label if part == "test" else name): open_dataset(name).part(part, kind) for label, (name, kind) in sets}
