@@ -87,8 +87,13 @@ def mirror_check(detector: Detector, frames: Frames) -> dict[str, dict[str, obje
 
 
 def paired(images: pd.DataFrame, earlier: Path) -> pd.DataFrame:
-    """Dice now less Dice then, over the same images."""
-    before = pd.read_csv(earlier, index_col=["set", "name"])["dice"]
+    """Dice now less Dice then, over the same images. Raises ClickException when the earlier table has others."""
+    before = pd.read_csv(earlier, dtype={"name": str}).set_index(["set", "name"])["dice"]  # ClinicDB's are numbers
+    if missing := len(images.index.difference(before.index)):
+        raise click.ClickException(
+            f"{earlier.name} lacks {missing} of the {len(images)} images measured here: give a table of the same "
+            "--part and --split"
+        )
     rows = {}
     for name, now in images.groupby(level="set")["dice"]:
         videos = videos_of(now.index.get_level_values("name"))
