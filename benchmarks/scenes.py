@@ -1,7 +1,7 @@
-"""How fast scenes are rendered, and what marching from coarse to fine gains.
+"""How fast scenes are rendered, and what marching from coarse to fine gains; with --compiled, what compiling gains.
 
     python benchmarks/scenes.py
-    python benchmarks/scenes.py --config hard
+    python benchmarks/scenes.py --config hard [--compiled]
 
 Two measurements, each the median of several repeats after one that does not count:
 
@@ -9,6 +9,9 @@ Two measurements, each the median of several repeats after one that does not cou
 - the march alone, `raymarch.coarse_to_fine` against `raymarch.march` on every pixel all the way, the two in turn on the
   same scenes. All the way takes as many steps as the three levels together, so that both can come equally far. How far
   each is from the surface that a march of 400 steps finds is printed beside the time: speed alone would prove nothing.
+
+--compiled measures instead `render_scenes` as it is against `raymarch.compiled`, the two in turn on the same scenes,
+and how far the depths are from each other.
 """
 
 import inspect
@@ -80,6 +83,27 @@ def compare_marches(chunks: list[tuple], repeats: int, device: torch.device) -> 
     }
 
 
+def compare_compiled(render: Callable[[], scenes.Scenes], repeats: int, device: torch.device) -> dict:
+    """Plain and compiled rendering in turn; seconds, their ratio pair by pair, and the time of compiling."""
+    taken: dict[str, list[float]] = {"plain": [], "compiled": []}
+    plain = render()
+    with raymarch.compiled():
+        first = report.seconds(render, device)
+        other = render()
+    for _ in range(repeats):
+        taken["plain"].append(report.seconds(render, device))
+        with raymarch.compiled():
+            taken["compiled"].append(report.seconds(render, device))
+    error = (other.depth - plain.depth).abs() / plain.depth
+    ratios = [slow / fast for slow, fast in zip(taken["plain"], taken["compiled"], strict=True)]
+    return {
+        "seconds": {name: report.spread(values) for name, values in taken.items()},
+        "ratio": report.spread(ratios),
+        "first_call_s": first,
+        "relative_difference": {"median": error.median().item(), "far_off": (error > FAR_OFF).float().mean().item()},
+    }
+
+
 @click.command()
 @click.option("--count", default=64, show_default=True, help="Scenes a repeat.")
 @click.option("--size-px", default=128, show_default=True)
@@ -87,11 +111,22 @@ def compare_marches(chunks: list[tuple], repeats: int, device: torch.device) -> 
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--config", default="standard", type=click.Choice(["basic", "standard", "hard"]), show_default=True)
-def main(count: int, size_px: int, repeats: int, seed: int, device: str, config: str) -> None:
+@click.option("--compiled", is_flag=True, help="Measure what torch.compile gains, and nothing else.")
+def main(count: int, size_px: int, repeats: int, seed: int, device: str, config: str, compiled: bool) -> None:
     """Measure the renderer; see the head of this file."""
     on = resolve(device)
     facts = report.machine(on)
     drawn = getattr(scenes.SceneConfig, config)()
+    settings = {"count": count, "size_px": size_px, "seed": seed, "config": config}
+    if compiled:
+        found = compare_compiled(lambda: scenes.render_scenes(count, size_px, seed, on, drawn), repeats, on)
+        for name, value in found["seconds"].items():
+            click.echo(f"{name}: {count / value['median']:.1f} scenes of {size_px} px a second")
+        ratio, apart = found["ratio"], found["relative_difference"]
+        click.echo(f"ratio {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})")
+        click.echo(f"first call {found['first_call_s']:.0f} s; {apart['far_off']:.2%} of pixels differ by > 1 %")
+        report.write(f"scenes_compiled_{config}", facts, settings, found)
+        return
     chunks = geometry(count, size_px, seed, on, drawn)  # warms up as well
     taken = [
         report.seconds(lambda: scenes.render_scenes(count, size_px, seed, on, drawn), on) for _ in range(repeats)
@@ -111,7 +146,6 @@ def main(count: int, size_px: int, repeats: int, seed: int, device: str, config:
         click.echo(f"{name}: error {error['median']:.1e} (median), {error['far_off']:.2%} of pixels off by > 1 %")
     march = marches["seconds"]["coarse_to_fine"]["median"] / statistics.median(taken)
     click.echo(f"the march is {march:.0%} of rendering")
-    settings = {"count": count, "size_px": size_px, "seed": seed, "config": config}
     name = "scenes" if config == "standard" else f"scenes_{config}"
     report.write(name, facts, settings, {"scenes_per_second": rate, "march": marches, "march_share": march})
 

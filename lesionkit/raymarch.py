@@ -8,13 +8,17 @@ true distance (folds are steep), so the march takes shortened steps; it may step
 makes it settle on the surface from either side.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from lesionkit.scene_config import MAX_ELEMENTS
 
 FAR_MM = 220.0  # no ray is followed further; the light is gone long before
 NEAR_MM = 0.5
@@ -183,6 +187,10 @@ def smooth_minimum(a: Tensor, b: Tensor, width: Tensor | float) -> Tensor:
 
 def scene_function(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """f at the points b×n: positive in the lumen, zero on wall and lesions."""
+    return _evaluate(tube, elements, x, y, z)
+
+
+def _eager(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     value = tube.inside(x, y, z)
     if elements is None:
         return value
@@ -192,6 +200,49 @@ def scene_function(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, 
     for i in elements.raised:
         value = smooth_minimum(value, elements.outside(i, x, y, z), 0.22 * elements.radius[:, i, None] + 0.05)
     return value
+
+
+_evaluate = _eager  # what `scene_function` runs: `compiled` puts another in its place
+
+
+class _AnyTube(Tube):
+    """One program for all scenes: nothing is left out, what a scene lacks has no effect on it."""
+
+    has_corner = is_swollen = True
+
+
+@lru_cache(maxsize=1)
+def _program() -> Callable[..., Tensor]:
+    """As `_eager`, compiled for tensors of any size; made once, compiled when it is first called."""
+    names = {cls: [field.name for field in fields(cls)] for cls in (Tube, Elements)}
+    drawn = [name for name in names[Elements] if name not in ("is_lesion", "raised", "sunk")]
+    every = tuple(range(MAX_ELEMENTS))
+
+    def whole(tube: list[Tensor], elements: list[Tensor] | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        on_wall = None if elements is None else Elements(*elements, None, every, every)
+        return _eager(_AnyTube(*tube), on_wall, x, y, z)
+
+    program = torch.compile(whole, dynamic=True)
+
+    def evaluate(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        on_wall = None if elements is None else [getattr(elements, name) for name in drawn]
+        return program([getattr(tube, name) for name in names[Tube]], on_wall, x, y, z)
+
+    return evaluate
+
+
+@contextmanager
+def compiled() -> Iterator[None]:
+    """Inside it scenes are rendered by a program that torch.compile makes of f, one loop in place of some hundred
+    passes over memory: for thousands of scenes, since compiling takes about a minute (`benchmarks/scenes.py --compiled`
+    measures the gain). The same scenes up to rounding. It needs what torch.compile needs, on a CPU a C++ compiler;
+    torch's error says so where there is none."""
+    global _evaluate
+    before, _evaluate = _evaluate, _program()
+    try:
+        yield
+    finally:
+        _evaluate = before
 
 
 def march(

@@ -1,6 +1,12 @@
 """Rendered scenes: streams, labels that belong to the picture, and light that belongs to the depth."""
 
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 from types import GeneratorType
 
 import numpy as np
@@ -251,3 +257,41 @@ def test_drawn_scenes_depth_is_that_of_a_long_plain_march(name):
     points = rays.flatten(2) * depth[:, None]
     left = scene_function(tube, elements, *points.unbind(1)).abs() / depth
     assert left[depth < 120].quantile(0.97) < 0.003
+
+
+CAN_COMPILE = shutil.which("c++") and (Path(sysconfig.get_path("include")) / "Python.h").exists()
+COMPARED = """
+import json
+from lesionkit import raymarch
+from lesionkit.scenes import SceneConfig, render_scenes
+
+def scenes():
+    return [render_scenes(3, 48, 5, "cpu", config) for config in (SceneConfig.basic(), SceneConfig.hard())]
+
+plain = scenes()
+with raymarch.compiled():
+    assert raymarch._evaluate is not raymarch._eager
+    compiled = scenes()
+assert raymarch._evaluate is raymarch._eager
+for one, other in zip(plain, compiled):
+    apart = (one.depth - other.depth).abs() / one.depth
+    print(json.dumps({
+        "median": apart.median().item(), "far_off": (apart > 0.01).float().mean().item(),
+        "image": (one.image - other.image).abs().mean().item(),
+        "lesions": [len(found) for found in one.lesions] == [len(found) for found in other.lesions],
+    }))
+"""
+
+
+@pytest.mark.skipif(not CAN_COMPILE, reason="torch.compile needs a C++ compiler and Python's headers")
+def test_compiled_scenes_are_the_same_up_to_rounding():
+    # in a process of its own: torch.compile cannot see through the type checks that the tests put around every function
+    done = subprocess.run([sys.executable, "-c", COMPARED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 2
+    for row in rows:
+        assert row["median"] < 1e-5
+        assert row["far_off"] < 0.01
+        assert row["image"] < 1e-3
+        assert row["lesions"]
