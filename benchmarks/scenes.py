@@ -54,54 +54,53 @@ def all_the_way(tube: raymarch.Tube, elements: raymarch.Elements, rays: Tensor, 
     return raymarch.march(tube, elements, flat, start, steps).view(rays.shape[0], *rays.shape[2:])
 
 
-def deviation(ways: dict[str, Callable], chunks: list[tuple]) -> dict[str, dict[str, float]]:
-    """Median relative error of each way, and the share of pixels that are FAR_OFF."""
-    exact = [all_the_way(*chunk, steps=EXACT_STEPS) for chunk in chunks]
-    found = {}
-    for name, way in ways.items():
-        error = torch.cat([((way(*c) - e).abs() / e).flatten() for c, e in zip(chunks, exact, strict=True)])
-        found[name] = {"median": error.median().item(), "far_off": (error > FAR_OFF).float().mean().item()}
-    return found
+def deviation(found: list[Tensor], exact: list[Tensor]) -> dict[str, float]:
+    """Median relative error of depths, and the share of pixels that are FAR_OFF."""
+    error = torch.cat([((depth - e).abs() / e).flatten() for depth, e in zip(found, exact, strict=True)])
+    return {"median": error.median().item(), "far_off": (error > FAR_OFF).float().mean().item()}
+
+
+def in_turn(ways: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict:
+    """Seconds of two ways, the fast one first, taken in turn so that what else the machine does hits both; the ratio is
+    taken pair by pair."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            taken[name].append(report.seconds(way, device))
+    ratios = [slow / fast for fast, slow in zip(*taken.values(), strict=True)]
+    return {
+        "seconds": {name: report.spread(values) for name, values in taken.items()},
+        "ratio": report.spread(ratios),
+    }
 
 
 @torch.inference_mode()
 def compare_marches(chunks: list[tuple], repeats: int, device: torch.device) -> dict:
-    """Both ways in turn, so that what else the machine does hits both; the ratio is taken pair by pair."""
+    """The march from coarse to fine and all the way."""
     steps = steps_of(chunks[0])
     ways = {"coarse_to_fine": raymarch.coarse_to_fine, "all_the_way": partial(all_the_way, steps=steps)}
-    error = deviation(ways, chunks)  # warms up as well
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            taken[name].append(report.seconds(lambda way=way: [way(*chunk) for chunk in chunks], device))
-    ratios = [slow / fast for fast, slow in zip(taken["coarse_to_fine"], taken["all_the_way"], strict=True)]
-    return {
-        "seconds": {name: report.spread(values) for name, values in taken.items()},
-        "ratio": report.spread(ratios),
-        "relative_error": error,
-        "steps": steps,
-    }
+    runs = {name: lambda way=way: [way(*chunk) for chunk in chunks] for name, way in ways.items()}
+    exact = [all_the_way(*chunk, steps=EXACT_STEPS) for chunk in chunks]
+    error = {name: deviation(run(), exact) for name, run in runs.items()}  # warms up as well
+    return in_turn(runs, repeats, device) | {"relative_error": error, "steps": steps}
 
 
 def compare_compiled(render: Callable[[], scenes.Scenes], repeats: int, device: torch.device) -> dict:
-    """Plain and compiled rendering in turn; seconds, their ratio pair by pair, and the time of compiling."""
-    taken: dict[str, list[float]] = {"plain": [], "compiled": []}
-    plain = render()
-    with raymarch.compiled():
-        first = report.seconds(render, device)
-        other = render()
-    for _ in range(repeats):
-        taken["plain"].append(report.seconds(render, device))
-        with raymarch.compiled():
-            taken["compiled"].append(report.seconds(render, device))
-    error = (other.depth - plain.depth).abs() / plain.depth
-    ratios = [slow / fast for slow, fast in zip(taken["plain"], taken["compiled"], strict=True)]
-    return {
-        "seconds": {name: report.spread(values) for name, values in taken.items()},
-        "ratio": report.spread(ratios),
-        "first_call_s": first,
-        "relative_difference": {"median": error.median().item(), "far_off": (error > FAR_OFF).float().mean().item()},
-    }
+    """Compiled rendering and plain; also how long the first call takes, which compiles."""
+    compiled = raymarch.compiled()(render)
+    first = report.seconds(compiled, device)
+    difference = deviation([compiled().depth], [render().depth])  # warms up as well
+    measured = in_turn({"compiled": compiled, "plain": render}, repeats, device)
+    return measured | {"first_call_s": first, "relative_difference": difference}
+
+
+def report_compiled(found: dict, count: int, size_px: int) -> None:
+    """What `compare_compiled` found, in words."""
+    for name, value in found["seconds"].items():
+        click.echo(f"{name}: {count / value['median']:.1f} scenes of {size_px} px a second")
+    ratio, apart = found["ratio"], found["relative_difference"]
+    click.echo(f"ratio {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})")
+    click.echo(f"first call {found['first_call_s']:.0f} s; {apart['far_off']:.2%} of pixels differ by > 1 %")
 
 
 @click.command()
@@ -118,19 +117,14 @@ def main(count: int, size_px: int, repeats: int, seed: int, device: str, config:
     facts = report.machine(on)
     drawn = getattr(scenes.SceneConfig, config)()
     settings = {"count": count, "size_px": size_px, "seed": seed, "config": config}
+    render = partial(scenes.render_scenes, count, size_px, seed, on, drawn)
     if compiled:
-        found = compare_compiled(lambda: scenes.render_scenes(count, size_px, seed, on, drawn), repeats, on)
-        for name, value in found["seconds"].items():
-            click.echo(f"{name}: {count / value['median']:.1f} scenes of {size_px} px a second")
-        ratio, apart = found["ratio"], found["relative_difference"]
-        click.echo(f"ratio {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})")
-        click.echo(f"first call {found['first_call_s']:.0f} s; {apart['far_off']:.2%} of pixels differ by > 1 %")
+        found = compare_compiled(render, repeats, on)
+        report_compiled(found, count, size_px)
         report.write(f"scenes_compiled_{config}", facts, settings, found)
         return
     chunks = geometry(count, size_px, seed, on, drawn)  # warms up as well
-    taken = [
-        report.seconds(lambda: scenes.render_scenes(count, size_px, seed, on, drawn), on) for _ in range(repeats)
-    ]
+    taken = [report.seconds(render, on) for _ in range(repeats)]
     rate = report.spread([count / value for value in taken])
     marches = compare_marches(chunks, repeats, on)
     report.table([

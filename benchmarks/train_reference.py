@@ -237,8 +237,7 @@ def log(line: str) -> None:
 @click.option("--only-depth", is_flag=True, help="stop after the depth network")
 def main(
     out: Path, device: str, size_px: int, encoder: str, precision: str, alarm_limit: float, seed: int, split: str,
-    stages: int, guidance: str, depth_precision: str, depth_scale: float, compiled: bool,
-    only_depth: bool,
+    stages: int, guidance: str, depth_precision: str, depth_scale: float, compiled: bool, only_depth: bool,
 ) -> None:
     device = resolve(device)
     seed_everything(seed)

@@ -10,15 +10,13 @@ makes it settle on the surface from either side.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-
-from lesionkit.scene_config import MAX_ELEMENTS
 
 FAR_MM = 220.0  # no ray is followed further; the light is gone long before
 NEAR_MM = 0.5
@@ -214,19 +212,14 @@ class _AnyTube(Tube):
 @lru_cache(maxsize=1)
 def _program() -> Callable[..., Tensor]:
     """As `_eager`, compiled for tensors of any size; made once, compiled when it is first called."""
-    names = {cls: [field.name for field in fields(cls)] for cls in (Tube, Elements)}
-    drawn = [name for name in names[Elements] if name not in ("is_lesion", "raised", "sunk")]
-    every = tuple(range(MAX_ELEMENTS))
-
-    def whole(tube: list[Tensor], elements: list[Tensor] | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        on_wall = None if elements is None else Elements(*elements, None, every, every)
-        return _eager(_AnyTube(*tube), on_wall, x, y, z)
-
-    program = torch.compile(whole, dynamic=True)
+    program = torch.compile(_eager, dynamic=True)
 
     def evaluate(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        on_wall = None if elements is None else [getattr(elements, name) for name in drawn]
-        return program([getattr(tube, name) for name in names[Tube]], on_wall, x, y, z)
+        tube = _AnyTube(*(getattr(tube, field.name) for field in fields(Tube)))
+        if elements is not None:
+            every = tuple(range(elements.count))
+            elements = replace(elements, raised=every, sunk=every)
+        return program(tube, elements, x, y, z)
 
     return evaluate
 
