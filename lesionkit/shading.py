@@ -5,6 +5,7 @@ Letters: b scenes, n = h·w pixels, k elements. Light is linear and without a un
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from lesionkit.raymarch import Elements, Tube, length_of, scene_function
 TILE_PX = 256
 OCCLUSION_MM = 4.0  # creases narrower than this are dark
 REFERENCE_MM = 20.0  # where all fall-off exponents give the same light
+INNER_SHARE, OUTER_SHARE = 0.6, 0.9  # of the tube's radius: texture lies across the tube within, around it without
 BLOTCH, MOTTLE, VESSEL, GRAIN = range(4)
 
 
@@ -77,25 +79,40 @@ def texture_bank(tiles: int = 12) -> Float[Tensor, "tiles 4 s s"]:
     return noise
 
 
-def place_on_wall(tube: Tube, points: Float[Tensor, "b 3 n"]) -> tuple[Tensor, Tensor]:
-    """Where on the tube surface points lie, b×n each: turns around it, and mm along it."""
+class WallPlace(NamedTuple):
+    """Where on the wall points lie, b×n each."""
+
+    turns: Tensor  # around the tube
+    along: Tensor  # mm
+    x: Tensor  # mm from the centre line
+    y: Tensor
+
+
+def place_on_wall(tube: Tube, points: Float[Tensor, "b 3 n"]) -> WallPlace:
     x, y, z = tube.straighten(*points.unbind(1))
     centre_x, centre_y = tube.centre(z)
-    return torch.atan2(y - centre_y, x - centre_x) / 6.28318, z
+    x, y = x - centre_x, y - centre_y
+    return WallPlace(torch.atan2(y, x) / 6.28318, z, x, y)
 
 
-def wall_texture(
-    tube: Tube, look: Look, angle: Float[Tensor, "b n"], z: Float[Tensor, "b n"], rate: float = 1.0
-) -> Float[Tensor, "b 4 n"]:
-    """The noise channels at a `place_on_wall`; `rate` times as fine."""
+def wall_texture(tube: Tube, look: Look, place: WallPlace, rate: float = 1.0) -> Float[Tensor, "b 4 n"]:
+    """The noise channels on the wall; `rate` times as fine. They lie around the tube, and across it where the wall
+    comes near the axis, as a blind end and high folds do: around it all would meet there in a star."""
     tiles_around = rate * 6.28318 * tube.radius / look.texture_mm
     around = torch.round(tiles_around).clamp_min(1)  # whole tiles, or a seam would show
-    u = (angle * around + look.tile_x) % 1.0
-    v = (rate * z / look.texture_mm + look.tile_y) % 1.0
-    bank = texture_bank().to(z.device)
-    tiles = F.pad(bank[look.tile[:, 0].long()], (0, 1, 0, 1), mode="circular")
-    grid = torch.stack([u, v], dim=-1)[:, None] * 2 - 1
-    return F.grid_sample(tiles, grid, mode="bilinear", padding_mode="border", align_corners=True)[:, :, 0]
+    tiles = F.pad(texture_bank().to(place.along.device)[look.tile[:, 0].long()], (0, 1, 0, 1), mode="circular")
+
+    def read(u: Tensor, v: Tensor) -> Float[Tensor, "b 4 n"]:
+        grid = torch.stack([(u + look.tile_x) % 1.0, (v + look.tile_y) % 1.0], dim=-1)[:, None] * 2 - 1
+        return F.grid_sample(tiles, grid, mode="bilinear", padding_mode="border", align_corners=True)[:, :, 0]
+
+    scale = rate / look.texture_mm
+    from_axis = torch.sqrt(place.x**2 + place.y**2) / tube.radius
+    share = ((OUTER_SHARE - from_axis) / (OUTER_SHARE - INNER_SHARE)).clamp(0, 1)
+    share = (share * share * (3 - 2 * share))[:, None]
+    mixed = (1 - share) * read(place.turns * around, place.along * scale)
+    mixed = mixed + share * read(place.x * scale, place.y * scale)
+    return mixed / torch.sqrt(share**2 + (1 - share) ** 2)  # a mean of two noises would be a weaker noise
 
 
 def albedo(
@@ -103,7 +120,7 @@ def albedo(
 ) -> tuple[Float[Tensor, "b 3 n"], Tensor, Tensor]:
     """Surface colour, the instance number (b×n; i + 1 on lesion i, else 0), and the texture's fine grain."""
     place = place_on_wall(tube, points)
-    noise = wall_texture(tube, look, *place)
+    noise = wall_texture(tube, look, place)
     x, y, z = points.unbind(1)
     instance = torch.zeros_like(x, dtype=torch.long)
     covered = torch.zeros_like(x)
@@ -130,7 +147,7 @@ def albedo(
     if bool((look.fine_vessels > 0).any()):
         # the next order is the same kind of noise, read from a tile at twice the rate and with some of the first
         # added, so that its lines leave those of the first
-        twig = wall_texture(tube, look, *place, rate=2.0)[:, VESSEL] + 0.5 * noise[:, VESSEL]
+        twig = wall_texture(tube, look, place, rate=2.0)[:, VESSEL] + 0.5 * noise[:, VESSEL]
         line = torch.maximum(line, torch.exp(-((twig / (0.8 * width)) ** 2)) * look.fine_vessels)
     line = line * there * fine * (1 - covered)
     vessel = torch.tensor([0.22, 0.55, 0.45], device=points.device)[None, :, None]

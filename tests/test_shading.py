@@ -1,5 +1,7 @@
 """Light against what the formulas promise."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -78,11 +80,42 @@ def test_creases_are_darker_by_the_occlusion():
     torch.testing.assert_close(shine(light=dim, open_=0.2), shine() * 0.6)
 
 
-def test_openness_is_full_on_a_straight_wall_and_small_in_a_corner():
-    """A wide tube with a flat end: on its wall, on its end, and where they meet."""
+def straight_tube() -> Tube:
+    """20 mm wide, with a flat end at 60 mm."""
     numbers = {field: torch.zeros(1, 1) for field in Tube.__dataclass_fields__}
     given = {"radius": 20.0, "end": 60.0, "fold_spacing": 20.0, "fold_sharpness": 1.0, "corner_start": 400.0}
-    tube = Tube(**(numbers | {name: torch.tensor([[value]]) for name, value in given.items()}))
+    return Tube(**(numbers | {name: torch.tensor([[value]]) for name, value in given.items()}))
+
+
+def texture_on_a_ring(radius_mm: float, count: int = 720) -> torch.Tensor:
+    """The texture's four channels around the axis, 4×count, on the end of `straight_tube` or on its wall."""
+    angle = torch.arange(count) / count * 2 * torch.pi
+    ring = torch.stack([radius_mm * angle.cos(), radius_mm * angle.sin(), torch.full_like(angle, 60.0)])[None]
+    tube, coarse = straight_tube(), replace(look(), texture_mm=torch.full((1, 1), 30.0), tile=torch.zeros(1, 1).long())
+    return shading.wall_texture(tube, coarse, shading.place_on_wall(tube, ring))[0]
+
+
+def test_a_blind_end_has_the_texture_of_the_wall_not_a_star():
+    """Per mm, the texture changes no faster on a small ring at the end's middle than on the wall."""
+    change = [
+        (ring - ring.roll(1, dims=1)).abs().sum(dim=1) / (2 * torch.pi * radius_mm)
+        for radius_mm in (20.0, 2.0)
+        for ring in [texture_on_a_ring(radius_mm)]
+    ]
+    assert (change[1] < 2 * change[0]).all()
+
+
+def test_where_the_two_ways_of_laying_texture_meet_it_is_neither_torn_nor_faint():
+    rings = torch.stack([texture_on_a_ring(radius_mm) for radius_mm in torch.linspace(11, 19, 401).tolist()])
+    assert (rings[1:] - rings[:-1]).abs().mean(dim=(0, 2)).max() < 0.1  # from ring to ring, 0.02 mm
+    deviation = rings.std(dim=2).mean(dim=0)
+    assert (deviation > 0.6).all()
+    assert (deviation < 1.4).all()
+
+
+def test_openness_is_full_on_a_straight_wall_and_small_in_a_corner():
+    """On the wall of a tube, on its flat end, and where they meet."""
+    tube = straight_tube()
     points = torch.tensor([[20.0, 0.0, 20.0], [0.0, 0.0, 60.0], [19.0, 0.0, 59.0]]).T[None]
     normal = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]]).T[None]
     wall, end, corner = shading.openness(tube, None, normal, points)[0].tolist()
