@@ -86,14 +86,20 @@ def mirror_check(detector: Detector, frames: Frames) -> dict[str, dict[str, obje
     return rows
 
 
-def paired(images: pd.DataFrame, earlier: Path) -> pd.DataFrame:
-    """Dice now less Dice then, over the same images. Raises ClickException when the earlier table has others."""
-    before = pd.read_csv(earlier, dtype={"name": str}).set_index(["set", "name"])["dice"]  # ClinicDB's are numbers
-    if missing := len(images.index.difference(before.index)):
+def earlier_dice(path: Path, sets: dict[str, tuple]) -> pd.Series:
+    """Dice by set and image from an earlier table. Raises ClickException when it lacks images that will be measured."""
+    dice = pd.read_csv(path, dtype={"name": str}).set_index(["set", "name"])["dice"]  # ClinicDB's names are numbers
+    images = [(label, sample.name) for label, samples in sets.items() for sample in samples]
+    if missing := sum(image not in dice.index for image in images):
         raise click.ClickException(
-            f"{earlier.name} lacks {missing} of the {len(images)} images measured here: give a table of the same "
+            f"{path.name} lacks {missing} of the {len(images)} images to be measured: give a table of the same "
             "--part and --split"
         )
+    return dice.loc[images]
+
+
+def paired(images: pd.DataFrame, before: pd.Series) -> pd.DataFrame:
+    """Dice now less Dice then, over the same images."""
     rows = {}
     for name, now in images.groupby(level="set")["dice"]:
         videos = videos_of(now.index.get_level_values("name"))
@@ -118,9 +124,10 @@ def main(
     detector.threshold = threshold or detector.threshold
     detector.config = replace(detector.config, size_px=size_px or detector.config.size_px)
     sets = samples_of(part, split)
+    before = earlier_dice(against, sets) if against else None
     rows, by_size, images = real_sets(detector, sets)
     if against:
-        click.echo(f"Dice less that of {against.name}:\n{paired(images, against).to_string(float_format='%.3f')}")
+        click.echo(f"Dice less that of {against.name}:\n{paired(images, before).to_string(float_format='%.3f')}")
     frames = real_frames([sample for samples in sets.values() for sample in samples], 256)
     rows |= {kind: alarms(detector, free) for kind, free in lesion_free_images(frames, SCENE_SEEDS[part]).items()}
     rows |= mirror_check(detector, frames)
