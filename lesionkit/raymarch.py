@@ -43,6 +43,8 @@ class Tube:
     triangle: Tensor  # 0 round, 1 clearly triangular
     turn: Tensor  # where the three taeniae stand
     end: Tensor  # z of the blind end; beyond FAR_MM means an open tube
+    end_round: Tensor  # of its rim: small is a flat end, as much as the radius a bowl
+    fold_uneven: Tensor  # 0 folds are alike, 1 some hardly stand out
     fold_gap: Tensor  # 0 folds are whole rings, 1 each is there on one side only (semilunar)
     fold_twist: Tensor  # radians per mm: how that side wanders from fold to fold
     swell: Tensor  # mm: height of the wall's soft unevenness
@@ -79,6 +81,10 @@ class Tube:
     def is_swollen(self) -> bool:
         return bool((self.swell > 0).any())
 
+    @cached_property
+    def is_uneven(self) -> bool:
+        return bool((self.fold_uneven > 0).any())
+
     def centre(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The lumen's centre at z (straightened): (x, y), b×n each."""
         wave_x = torch.sin(self.bend_rate_x * z + self.bend_phase_x) - torch.sin(self.bend_phase_x)
@@ -100,6 +106,9 @@ class Tube:
         uneven = 0.8 * torch.sin(0.05 * z + self.fold_phase * 3)  # no two folds are equally far apart
         phase = 6.2832 * (z + lean) / self.fold_spacing + self.fold_phase + uneven
         ridge = torch.exp(self.fold_sharpness * (torch.cos(phase) - 1))
+        if self.is_uneven:
+            low = 0.5 + 0.5 * torch.sin(2.3 * z / self.fold_spacing + 5 * self.fold_phase)
+            ridge = ridge * (1 - self.fold_uneven * low)
         side = 2 * self.fold_phase + self.fold_twist * z
         ridge = ridge * (1 - self.fold_gap * (0.5 - 0.5 * (cos1 * torch.cos(side) + sin1 * torch.sin(side))))
         radius = self.radius * (1 + 0.12 * self.triangle * lobes)
@@ -108,7 +117,7 @@ class Tube:
         if self.is_swollen:
             swell = self.swell * self._unevenness(x, y, z)
             radius, end = radius + swell, end + 2 * swell
-        return smooth_minimum(radius - rho, end - z, 6.0)
+        return smooth_minimum(radius - rho, end - z, self.end_round)
 
     def _unevenness(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """A smooth field in [−1, 1] over space that repeats nowhere in sight."""
@@ -206,7 +215,7 @@ _evaluate = _eager  # what `scene_function` runs: `compiled` puts another in its
 class _AnyTube(Tube):
     """One program for all scenes: nothing is left out, what a scene lacks has no effect on it."""
 
-    has_corner = is_swollen = True
+    has_corner = is_swollen = is_uneven = True
 
 
 @lru_cache(maxsize=1)

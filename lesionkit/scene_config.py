@@ -4,7 +4,7 @@ Paris classes (Endoscopic Classification Review Group, Endoscopy 37:570, 2005): 
 0-IIa slightly elevated, 0-IIb flat, 0-IIc slightly depressed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 LARGEST_BLUR = 0.008  # sigma as a share of the picture's width: 2 px of 256
 MAX_ELEMENTS = 5  # lesions and look-alikes a scene
@@ -25,12 +25,20 @@ class SceneConfig:
     fold_depth_mm: tuple[float, float] = (1.5, 8.0)
     fold_spacing_mm: tuple[float, float] = (16.0, 38.0)  # closer in the sigmoid
     fold_sharpness: tuple[float, float] = (1.0, 7.0)  # 1 is a soft wave
+    fold_reach: float = 0.3  # into the lumen at the most, of the radius; rectal valves reach further
+    blind: float = 0.2  # share of frames with a blind end ahead: the cecum, or a bend that looks like it
+    end_mm: tuple[float, float] = (35.0, 110.0)  # how far ahead
+    end_round_mm: tuple[float, float] = (6.0, 6.0)  # of its rim: as much as the tube's radius makes a bowl of it
     tilt_degrees: float = 38.0  # how far the camera looks away from the tube's axis at the most
+    tilt_power: float = 0.7  # of the uniform number it is drawn by; above 1 most frames look along the lumen
     off_centre: float = 0.5  # how far it stands from the axis, of the radius
     view_degrees: tuple[float, float] = (90.0, 125.0)  # across the frame; scopes have 140 and more across the corners
     noise: tuple[float, float] = (0.003, 0.02)
     # what real frames have and a lesson can do without: the defaults leave it out, `hard` has it
     corners: float = 0.0  # share of frames in which the tube turns away: flexures
+    corner_mm: tuple[float, float] = (2.0, 60.0)  # how far ahead
+    fold_uneven: float = 0.0  # up to which some folds are lower than others
+    masked: float = 0.7  # share of frames seen through a round or octagonal mask
     semilunar: float = 0.0  # up to which folds are on one side only; those of a colon are
     swell_mm: tuple[float, float] = (0.0, 0.0)  # soft unevenness of the wall
     distortion: tuple[float, float] = (0.0, 0.0)  # of the lens; wide-angle scopes are barrels
@@ -85,4 +93,27 @@ class SceneConfig:
             cast=0.22, pale=0.6, blotch=(0.0, 0.4), vessels=(0.0, 1.3), vessel_width=(0.05, 0.4),
             fine_vessels=(0.0, 1.0), vessel_patches=1.0, texture_mm=(22.0, 90.0), ripple=(0.0, 0.012),
             mottle=(0.05, 0.5), blur=0.3, chroma=0.5, overlays=0.2, odd_lookalikes=0.4,
+        )  # fmt: skip
+
+    @classmethod
+    def examination(cls) -> "SceneConfig":
+        """What depth is learned from beside the others: any shape of colon through any lens, seen as it is while an
+        examination goes on, along a lumen that soon turns away or ends. Folds up to valves that nearly close it, light
+        from physical to hardly falling off, few lesions."""
+        return replace(
+            cls.hard(), name="examination", lesions=(1, 2), lesion_free=0.5, lookalikes=(0, 1), radius_mm=(13.0, 34.0),
+            fold_depth_mm=(1.0, 18.0), fold_spacing_mm=(12.0, 70.0), fold_sharpness=(1.0, 16.0), fold_reach=0.55,
+            fold_uneven=1.0, blind=0.4, end_mm=(15.0, 90.0), end_round_mm=(6.0, 40.0), tilt_degrees=60.0,
+            tilt_power=1.2, off_centre=0.6, view_degrees=(60.0, 130.0), corners=0.75, corner_mm=(2.0, 45.0),
+            masked=0.35, swell_mm=(0.0, 6.0), fall_off=(0.0, 2.3), wrap=(0.0, 0.6), blotch=(0.0, 0.5),
+            vessels=(0.0, 1.8), fine_vessels=(0.0, 1.8), texture_mm=(22.0, 120.0), overlays=0.05,
+        )  # fmt: skip
+
+    @classmethod
+    def blind_end(cls) -> "SceneConfig":
+        """As `examination`, before the cecum's end, which whoever has come that far looks at."""
+        return replace(
+            cls.examination(), name="blind_end", fold_spacing_mm=(20.0, 90.0), blind=1.0, end_mm=(12.0, 70.0),
+            end_round_mm=(14.0, 55.0), tilt_degrees=32.0, tilt_power=1.0, off_centre=0.45, view_degrees=(50.0, 115.0),
+            corners=0.0, masked=0.2, fall_off=(0.0, 1.8),
         )  # fmt: skip

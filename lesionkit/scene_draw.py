@@ -11,7 +11,7 @@ class Draw:
     def __init__(self, rng: np.random.Generator, config: SceneConfig):
         self.rng, self.config = rng, config
         # what came later draws from a stream of its own, so that the scenes of the lessons stay the ones they were
-        self.extra = rng.spawn(1)[0]
+        self.extra, self.later = rng.spawn(2)
         self.tube = self._tube()
         self.camera = self._camera()
         self.elements = self._elements()
@@ -34,7 +34,7 @@ class Draw:
         radius = self._between(self.config.radius_mm)
         angle, away = self._between((0, 6.283)), radius * self.config.off_centre * np.sqrt(self.rng.uniform())
         rate_x, rate_y = (6.283 / self._between((110, 320)) for _ in range(2))
-        blind = self.rng.uniform() < 0.2  # the cecum, or a bend that looks like it
+        blind = self.rng.uniform() < self.config.blind
         corner = self._chance(self.config.corners)
         swell_length = self._also((14, 50))
         swell = min(self._also(self.config.swell_mm), 0.08 * swell_length)
@@ -44,26 +44,31 @@ class Draw:
             "bend_x": self._between((0, slope)) / rate_x, "bend_y": self._between((0, slope)) / rate_y,
             "bend_rate_x": rate_x, "bend_rate_y": rate_y,
             "bend_phase_x": self._between((0, 6.283)), "bend_phase_y": self._between((0, 6.283)),
-            "fold_depth": min(self._between(self.config.fold_depth_mm), 0.3 * radius),
+            "fold_depth": min(self._between(self.config.fold_depth_mm), self.config.fold_reach * radius),
             "fold_spacing": self._between(self.config.fold_spacing_mm), "fold_phase": self._between((0, 6.283)),
             "fold_sharpness": self._between(self.config.fold_sharpness), "fold_tilt": self._between((0, 7.0)),
             "triangle": self._between((0, 1)), "turn": self._between((0, 6.283)),
-            "end": self._between((35, 110)) if blind else 400.0,
+            "end": self._between(self.config.end_mm) if blind else 400.0,
+            "end_round": float(self.later.uniform(*self.config.end_round_mm)),
+            "fold_uneven": float(self.later.uniform(0, self.config.fold_uneven)),
             "fold_gap": self._also((0, self.config.semilunar)), "fold_twist": self._also((-0.15, 0.15)),
             "swell": swell, "swell_rate": 6.283 / swell_length, "swell_phase": self._also((0, 6.283)),
-            "corner_start": self._also((2, 60)) if corner else 400.0,
+            "corner_start": self._also(self.config.corner_mm) if corner else 400.0,
             "corner_radius": radius * self._also((1.7, 3.5)), "corner_about": self._also((0, 6.283)),
         }  # fmt: skip
         tube["fold_depth"] = min(tube["fold_depth"], 0.45 * tube["fold_spacing"])  # folds lean, they do not stand
+        # a rim rounder than the tube is wide or the end is far would leave no room for the lens
+        tube["end_round"] = min(tube["end_round"], 1.6 * radius, 1.6 * tube["end"])
         room = radius - 1.6 * tube["fold_depth"] - swell - 3.5  # the lens stays clear of folds
         away = min(away, max(room, 0.0))
         return {**tube, "offset_x": away * np.cos(angle), "offset_y": away * np.sin(angle)}
 
     def _camera(self) -> dict[str, object]:
-        tilt = np.radians(self.config.tilt_degrees) * self.rng.uniform() ** 0.7
+        tilt = np.radians(self.config.tilt_degrees) * self.rng.uniform() ** self.config.tilt_power
         about, roll = self._between((0, 6.283)), self._between((0, 6.283))
         view = np.radians(self._between(self.config.view_degrees))
-        kind = int(self.rng.choice(3, p=(0.3, 0.3, 0.4)))
+        masked = self.config.masked
+        kind = int(self.rng.choice(3, p=(1 - masked, masked * 3 / 7, masked * 4 / 7)))
         cast = self.config.cast
         warm = self._between((-cast * 2 / 3, cast))
         low, high = np.log(self.config.aspect)

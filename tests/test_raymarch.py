@@ -26,7 +26,7 @@ WALL_Z, BALL = 60.0, 9.0
 def straight(radius=RADIUS, offset=OFFSET, end=400.0, **other) -> Tube:
     """A round tube without folds or bends, but for what `other` says."""
     zero = {field.name: 0.0 for field in fields(Tube)}
-    given = {"radius": radius, "offset_x": offset[0], "offset_y": offset[1], "end": end,
+    given = {"radius": radius, "offset_x": offset[0], "offset_y": offset[1], "end": end, "end_round": 6.0,
              "fold_spacing": 20.0, "fold_sharpness": 1.0, "corner_start": 400.0, "corner_radius": 50.0,
              **other}  # fmt: skip
     return Tube(**{name: torch.tensor([[value]]) for name, value in (zero | given).items()})

@@ -83,7 +83,8 @@ def test_creases_are_darker_by_the_occlusion():
 def straight_tube() -> Tube:
     """20 mm wide, with a flat end at 60 mm."""
     numbers = {field: torch.zeros(1, 1) for field in Tube.__dataclass_fields__}
-    given = {"radius": 20.0, "end": 60.0, "fold_spacing": 20.0, "fold_sharpness": 1.0, "corner_start": 400.0}
+    given = {"radius": 20.0, "end": 60.0, "end_round": 6.0, "fold_spacing": 20.0, "fold_sharpness": 1.0,
+             "corner_start": 400.0}  # fmt: skip
     return Tube(**(numbers | {name: torch.tensor([[value]]) for name, value in given.items()}))
 
 
