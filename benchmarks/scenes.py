@@ -28,6 +28,7 @@ from torch import Tensor
 from lesionkit import raymarch, scenes
 from lesionkit.devices import resolve
 
+CONFIGS = ("basic", "standard", "hard", "examination", "blind_end")
 EXACT_STEPS = 400
 FAR_OFF = 0.01  # a pixel whose depth differs by more than this share is counted as another surface
 
@@ -109,7 +110,7 @@ def report_compiled(found: dict, count: int, size_px: int) -> None:
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
-@click.option("--config", default="standard", type=click.Choice(["basic", "standard", "hard"]), show_default=True)
+@click.option("--config", default="standard", type=click.Choice(CONFIGS), show_default=True)
 @click.option("--compiled", is_flag=True, help="Measure what torch.compile gains, and nothing else.")
 def main(count: int, size_px: int, repeats: int, seed: int, device: str, config: str, compiled: bool) -> None:
     """Measure the renderer; see the head of this file."""

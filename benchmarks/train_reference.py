@@ -2,7 +2,7 @@
 
     LESIONKIT_DATA=... python benchmarks/train_reference.py --out runs/reference
 
-Stages, each resumable after a kill: depth network on rendered scenes (128 px, then 256 px); segmentation on the
+Stages, each resumable after a kill: depth network on rendered scenes (192 px, then 256 px); segmentation on the
 training parts of Kvasir-SEG and CVC-ClinicDB (PraNet split, less the validation part) with lesion-free crops and
 mirrored halves of the same images and rendered scenes; the mean of its last stages; two short trainings that fork from
 that mean, the mean of all three, and the same once more from there; threshold fixed on the validation part. With all
@@ -14,7 +14,7 @@ parts are not touched here (benchmarks/evaluate_reference.py does that).
 import time
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -40,8 +40,23 @@ from lesionkit.scenes import SceneConfig
 from lesionkit.segmentation import DepthGuidedSegmenter
 from lesionkit.training import TrainConfig, estimate_depth, train_depth, train_segmenter
 
-# (size_px, scenes, epochs, peak learning rate): many small scenes for variety, then others of twice the size
-DEPTH_STAGES = ((128, 6000, 10, 2e-3), (256, 2000, 5, 1e-3), (256, 3400, 4, 8e-4))
+
+@dataclass(frozen=True)
+class DepthStage:
+    size_px: int  # at which the scenes are rendered
+    scenes: dict[str, int]  # how many of each SceneConfig
+    sizes_px: tuple[int, ...]  # edges that a batch is resized to
+    epochs: int
+    rate: float  # peak learning rate
+
+
+# Where the camera looks decides more than how many scenes there are: most look along the lumen, as in an examination.
+# Large batches of small scenes first; the last stage has more physical light, or tubes lit by it are forgotten.
+DEPTH_STAGES = (
+    DepthStage(192, {"examination": 6000, "blind_end": 1500, "hard": 3500, "standard": 1000}, (160, 192), 10, 2e-3),
+    DepthStage(256, {"examination": 5000, "blind_end": 1500, "standard": 1000}, (192, 224, 256), 5, 1.2e-3),
+    DepthStage(256, {"examination": 2500, "blind_end": 1000, "standard": 2000}, (256, 320), 3, 7e-4),
+)
 # wider than for short trainings: lesions of every size, colours of other hospitals
 VARIATION = AugmentConfig(
     scale=(0.55, 2.0), brightness=0.25, contrast=0.25, saturation=0.35, hue=0.04, blur=0.25, illumination=0.3,
@@ -58,25 +73,26 @@ FORK_EPOCHS, FORK_RATE, FORK_EDGES = 12, 5e-4, (256, 320)
 FORK_FREE = (180, 380, 190)  # more than before: what is left of false alarms is unlearned last
 FORK_SHARE = 0.25  # of each fork's weights in the mean; the rest is what they began from
 ROUNDS = 2  # the second two begin from the first two's mean
-STANDARD = 0.25  # share of the scenes of the lessons among those of `hard`
 
 
-def depth_scenes(count: int, size_px: int, seed: int) -> dict[str, torch.Tensor]:
-    standard = round(count * STANDARD)
-    return depth_frames(((SceneConfig.standard(), standard), (SceneConfig.hard(), count - standard)), size_px, seed)
+def depth_scenes(stage: DepthStage, seed: int, scale: float) -> dict[str, torch.Tensor]:
+    counts = [(getattr(SceneConfig, name)(), max(round(count * scale), 1)) for name, count in stage.scenes.items()]
+    return depth_frames(counts, stage.size_px, seed)
 
 
 def depth_stage(out: Path, device: torch.device, seed: int, precision: str, scale: float) -> DepthNet:
     """`scale` < 1 shortens it, for a trial. Everything that the network learns depth from is rendered."""
     net = None
-    for number, (size_px, scenes, epochs, rate) in enumerate(DEPTH_STAGES, start=1):
+    for number, stage in enumerate(DEPTH_STAGES, start=1):
         finished = out / f"depth-{number}.safetensors"
         if finished.exists():
             net = load_depth(finished)
             continue
-        frames = depth_scenes(round(scenes * scale), size_px, seed + 100 * number)
-        log(f"{len(frames['image'])} scenes of {size_px} px")
-        config = TrainConfig(epochs, 16, rate, average=0.998, precision=precision, seed=seed)
+        frames = depth_scenes(stage, seed + 100 * number, scale)
+        log(f"{len(frames['image'])} scenes of {stage.size_px} px")
+        config = TrainConfig(
+            stage.epochs, 16, stage.rate, average=0.998, sizes_px=stage.sizes_px, precision=precision, seed=seed
+        )
         net, _ = train_depth(frames, config, device, net, log=log, checkpoint=out / f"depth-{number}.pt")
         save_depth(net, finished)
     return net
