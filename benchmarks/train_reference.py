@@ -51,7 +51,7 @@ class DepthStage:
 
 
 # Where the camera looks decides more than how many scenes there are: most look along the lumen, as in an examination.
-# Large batches of small scenes first; the last stage has more physical light, or tubes lit by it are forgotten.
+# Small scenes first; the last stage has more of those lit as physics has it, or tubes lit like that are forgotten.
 DEPTH_STAGES = (
     DepthStage(192, {"examination": 6000, "blind_end": 1500, "hard": 3500, "standard": 1000}, (160, 192), 10, 2e-3),
     DepthStage(256, {"examination": 5000, "blind_end": 1500, "standard": 1000}, (192, 224, 256), 5, 1.2e-3),

@@ -284,7 +284,8 @@ def test_drawn_scenes_depth_is_that_of_a_long_plain_march(name):
     assert (error > 0.01).float().mean() < 0.03  # rays that graze an edge may take it or pass it by
     points = rays.flatten(2) * depth[:, None]
     left = scene_function(tube, elements, *points.unbind(1)).abs() / depth
-    assert left[depth < 120].quantile(0.95) < 0.003  # deep folds of `examination` leave a few rays short
+    # deep folds of `examination` leave a few rays short
+    assert left[depth < 120].quantile(0.95 if name == "examination" else 0.97) < 0.003
 
 
 CAN_COMPILE = shutil.which("c++") and (Path(sysconfig.get_path("include")) / "Python.h").exists()

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_raymarch import straight
 
 from lesionkit import shading
-from lesionkit.raymarch import Tube
 from lesionkit.shading import Light, Look
 
 
@@ -80,30 +80,26 @@ def test_creases_are_darker_by_the_occlusion():
     torch.testing.assert_close(shine(light=dim, open_=0.2), shine() * 0.6)
 
 
-def straight_tube() -> Tube:
-    """20 mm wide, with a flat end at 60 mm."""
-    numbers = {field: torch.zeros(1, 1) for field in Tube.__dataclass_fields__}
-    given = {"radius": 20.0, "end": 60.0, "end_round": 6.0, "fold_spacing": 20.0, "fold_sharpness": 1.0,
-             "corner_start": 400.0}  # fmt: skip
-    return Tube(**(numbers | {name: torch.tensor([[value]]) for name, value in given.items()}))
+TUBE = straight(radius=20.0, offset=(0.0, 0.0), end=60.0)
 
 
 def texture_on_a_ring(radius_mm: float, count: int = 720) -> torch.Tensor:
-    """The texture's four channels around the axis, 4×count, on the end of `straight_tube` or on its wall."""
+    """The texture's four channels around the axis, 4×count, on the end of TUBE or on its wall."""
     angle = torch.arange(count) / count * 2 * torch.pi
     ring = torch.stack([radius_mm * angle.cos(), radius_mm * angle.sin(), torch.full_like(angle, 60.0)])[None]
-    tube, coarse = straight_tube(), replace(look(), texture_mm=torch.full((1, 1), 30.0), tile=torch.zeros(1, 1).long())
-    return shading.wall_texture(tube, coarse, shading.place_on_wall(tube, ring))[0]
+    coarse = replace(look(), texture_mm=torch.full((1, 1), 30.0), tile=torch.zeros(1, 1).long())
+    return shading.wall_texture(TUBE, coarse, shading.place_on_wall(TUBE, ring))[0]
+
+
+def change_per_mm(radius_mm: float) -> torch.Tensor:
+    ring = texture_on_a_ring(radius_mm)
+    return (ring - ring.roll(1, dims=1)).abs().sum(dim=1) / (2 * torch.pi * radius_mm)
 
 
 def test_a_blind_end_has_the_texture_of_the_wall_not_a_star():
     """Per mm, the texture changes no faster on a small ring at the end's middle than on the wall."""
-    change = [
-        (ring - ring.roll(1, dims=1)).abs().sum(dim=1) / (2 * torch.pi * radius_mm)
-        for radius_mm in (20.0, 2.0)
-        for ring in [texture_on_a_ring(radius_mm)]
-    ]
-    assert (change[1] < 2 * change[0]).all()
+    wall, middle = (change_per_mm(radius_mm) for radius_mm in (20.0, 2.0))
+    assert (middle < 2 * wall).all()
 
 
 def test_where_the_two_ways_of_laying_texture_meet_it_is_neither_torn_nor_faint():
@@ -116,10 +112,9 @@ def test_where_the_two_ways_of_laying_texture_meet_it_is_neither_torn_nor_faint(
 
 def test_openness_is_full_on_a_straight_wall_and_small_in_a_corner():
     """On the wall of a tube, on its flat end, and where they meet."""
-    tube = straight_tube()
     points = torch.tensor([[20.0, 0.0, 20.0], [0.0, 0.0, 60.0], [19.0, 0.0, 59.0]]).T[None]
     normal = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]]).T[None]
-    wall, end, corner = shading.openness(tube, None, normal, points)[0].tolist()
+    wall, end, corner = shading.openness(TUBE, None, normal, points)[0].tolist()
     assert wall == pytest.approx(1, abs=0.01)
     assert end == pytest.approx(1, abs=0.01)
     assert corner < 0.3
