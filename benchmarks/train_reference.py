@@ -2,7 +2,7 @@
 
     LESIONKIT_DATA=... python benchmarks/train_reference.py --out runs/reference
 
-Stages, each resumable after a kill: depth network on rendered scenes (192 px, then 256 px); segmentation on the
+Stages, each resumable after a kill: depth network on rendered scenes (three steps); segmentation on the
 training parts of Kvasir-SEG and CVC-ClinicDB (PraNet split, less the validation part) with lesion-free crops and
 mirrored halves of the same images and rendered scenes; the mean of its last stages; two short trainings that fork from
 that mean, the mean of all three, and the same once more from there; threshold fixed on the validation part. With all
@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
+import kornia
 import numpy as np
 import torch
 from splits import SPLITS, samples_of
@@ -43,20 +44,21 @@ from lesionkit.training import TrainConfig, estimate_depth, train_depth, train_s
 
 @dataclass(frozen=True)
 class DepthStage:
-    size_px: int  # at which the scenes are rendered
-    scenes: dict[str, int]  # how many of each SceneConfig
+    scenes: dict[str, int]  # how many of each SceneConfig, always the first ones
     sizes_px: tuple[int, ...]  # edges that a batch is resized to
     epochs: int
     rate: float  # peak learning rate
 
 
+SCENE_PX = 256  # rendered once at this edge, for all stages
 # Where the camera looks decides more than how many scenes there are: most look along the lumen, as in an examination.
-# Small scenes first; the last stage has more of those lit as physics has it, or tubes lit like that are forgotten.
+# Small images first; the last stage has more scenes lit as physics has it, or tubes lit like that are forgotten.
 DEPTH_STAGES = (
-    DepthStage(192, {"examination": 6000, "blind_end": 1500, "hard": 3500, "standard": 1000}, (160, 192), 10, 2e-3),
-    DepthStage(256, {"examination": 5000, "blind_end": 1500, "standard": 1000}, (192, 224, 256), 5, 1.2e-3),
-    DepthStage(256, {"examination": 2500, "blind_end": 1000, "standard": 2000}, (256, 320), 3, 7e-4),
+    DepthStage({"examination": 6144, "blind_end": 1664, "standard": 1408, "hard": 1536}, (160, 192, 224), 6, 2e-3),
+    DepthStage({"examination": 6144, "blind_end": 1664, "standard": 1408, "hard": 1024}, (192, 224, 256), 4, 1.2e-3),
+    DepthStage({"examination": 3072, "blind_end": 1024, "standard": 2560}, (256, 320), 3, 7e-4),
 )
+SCENE_SEEDS = {"examination": 9400, "blind_end": 9500, "standard": 9600, "hard": 9700}
 # wider than for short trainings: lesions of every size, colours of other hospitals
 VARIATION = AugmentConfig(
     scale=(0.55, 2.0), brightness=0.25, contrast=0.25, saturation=0.35, hue=0.04, blur=0.25, illumination=0.3,
@@ -75,9 +77,47 @@ FORK_SHARE = 0.25  # of each fork's weights in the mean; the rest is what they b
 ROUNDS = 2  # the second two begin from the first two's mean
 
 
+class Views(torch.nn.Module):
+    """What depth is learned with: the eight symmetries of a square; most frames with a round or octagonal opening cut
+    to the square within, as many archives show them, some full ones to a part; colours and blur of the image alone.
+
+    Call with image b×3×s×s, depth and content b×1×s×s; returns them so. A frame is full when 97 % of it is content.
+    """
+
+    INNER, CUT, ZOOMED, SMALLEST = 0.7, 0.6, 0.3, 0.75  # side of the inner square; shares; least side of a full frame
+
+    def __init__(self):
+        super().__init__()
+        self.colours = torch.nn.Sequential(
+            kornia.augmentation.ColorJitter(0.2, 0.3, 0.5, 0.06, p=0.9),
+            kornia.augmentation.RandomGaussianBlur((5, 5), (0.3, 1.5), p=0.25),
+        )
+
+    def forward(self, image: torch.Tensor, *maps: torch.Tensor) -> list[torch.Tensor]:
+        theta = self.transforms(maps[-1].mean((1, 2, 3)).cpu() > 0.97).to(image.device)
+        grid = torch.nn.functional.affine_grid(theta, list(image.shape), align_corners=False)
+        how = {"padding_mode": "border", "align_corners": False}
+        image = torch.nn.functional.grid_sample(image, grid, mode="bilinear", **how)
+        moved = torch.nn.functional.grid_sample(torch.cat(maps, 1), grid, mode="nearest", **how)
+        return [self.colours(image).clamp(0, 1), *moved.split(1, 1)]
+
+    def transforms(self, full: torch.Tensor) -> torch.Tensor:
+        """b×2×3, for `affine_grid`; full: b of bool."""
+        b = len(full)
+        inner = ~full & (torch.rand(b) < self.CUT)
+        part = torch.where(torch.rand(b) < self.ZOOMED, torch.empty(b).uniform_(self.SMALLEST, 1), 1.0)
+        side = torch.where(inner, self.INNER, part)
+        x, y = (torch.randint(0, 2, (2, b)) * 2 - 1) * side
+        turned = torch.rand(b) < 0.5
+        rows = torch.where(turned, torch.stack([0 * x, x, y, 0 * y]), torch.stack([x, 0 * x, 0 * y, y]))
+        reach = torch.where(inner, 0.15, 0.7) * (1 - side)  # an inner square stays near the middle
+        return torch.cat([rows.T.reshape(b, 2, 2), ((torch.rand(b, 2) * 2 - 1) * reach[:, None])[:, :, None]], 2)
+
+
 def depth_scenes(stage: DepthStage, seed: int, scale: float) -> dict[str, torch.Tensor]:
-    counts = [(getattr(SceneConfig, name)(), max(round(count * scale), 1)) for name, count in stage.scenes.items()]
-    return depth_frames(counts, stage.size_px, seed)
+    counts = {name: max(round(count * scale), 1) for name, count in stage.scenes.items()}
+    wanted = [(getattr(SceneConfig, name)(), count, SCENE_SEEDS[name] + seed) for name, count in counts.items()]
+    return depth_frames(wanted, SCENE_PX)
 
 
 def depth_stage(out: Path, device: torch.device, seed: int, precision: str, scale: float) -> DepthNet:
@@ -88,12 +128,14 @@ def depth_stage(out: Path, device: torch.device, seed: int, precision: str, scal
         if finished.exists():
             net = load_depth(finished)
             continue
-        frames = depth_scenes(stage, seed + 100 * number, scale)
-        log(f"{len(frames['image'])} scenes of {stage.size_px} px")
+        frames = depth_scenes(stage, seed, scale)
+        log(f"{len(frames['image'])} scenes of {SCENE_PX} px")
         config = TrainConfig(
-            stage.epochs, 16, stage.rate, average=0.998, sizes_px=stage.sizes_px, precision=precision, seed=seed
-        )
-        net, _ = train_depth(frames, config, device, net, log=log, checkpoint=out / f"depth-{number}.pt")
+            stage.epochs, 16, stage.rate, average=0.998, sizes_px=stage.sizes_px, precision=precision,
+            seed=seed + number,
+        )  # fmt: skip
+        how = {"log": log, "checkpoint": out / f"depth-{number}.pt"}
+        net, _ = train_depth(frames, config, device, net, Views(), **how)
         save_depth(net, finished)
     return net
 

@@ -78,9 +78,12 @@ def rendered_frames(
     return Frames(names=names, lesions=lesions, **data)
 
 
-def _room(channels: dict[str, int], count: int, size_px: int) -> dict[str, Tensor]:
-    """Empty tensors for `count` frames: joining chunks would need twice the memory."""
-    return {name: torch.empty(count, c, size_px, size_px) for name, c in channels.items()}
+def _room(
+    channels: dict[str, int], count: int, size_px: int, kinds: dict[str, torch.dtype] | None = None
+) -> dict[str, Tensor]:
+    """Empty tensors for `count` frames, float32 or of other `kinds`: joining chunks would need twice the memory."""
+    kinds = kinds or dict.fromkeys(channels)
+    return {name: torch.empty(count, c, size_px, size_px, dtype=kinds[name]) for name, c in channels.items()}
 
 
 def _put(data: dict[str, Tensor], chunk: Frames, at: int) -> int:
@@ -99,14 +102,20 @@ def _of_scenes(scenes: Scenes, size_px: int) -> Frames:
 
 
 def depth_frames(
-    counts: Sequence[tuple[SceneConfig, int]], size_px: int, seed: int = 0, device: str = "cpu"
+    wanted: Sequence[tuple[SceneConfig, int, int]], size_px: int, device: str = "cpu"
 ) -> dict[str, Tensor]:
     """What depth is learned from and no more: image n×3×s×s, depth and content n×1×s×s of the training stream. For
-    thousands of scenes, so kept on disk."""
-    data, at = _room({"image": 3, "depth": 1, "content": 1}, sum(count for _, count in counts), size_px), 0
-    for config, count in counts:
+    thousands of scenes, so kept on disk, and in memory in few bytes: image uint8, depth float16, content bool (10,000
+    scenes of 256 px are 4 GB; `training.train_depth` takes them as they are).
+
+    wanted: configuration, how many scenes, and their seed.
+    """
+    kinds, n = {"image": torch.uint8, "depth": torch.float16, "content": torch.bool}, sum(n for _, n, _ in wanted)
+    data, at = _room({"image": 3, "depth": 1, "content": 1}, n, size_px, kinds), 0
+    for config, count, seed in wanted:
         for scenes in cached_scenes(count, size_px, seed + STREAMS["train"], device, config):
-            at = _put(data, _of_scenes(scenes, size_px), at)
+            chunk = _of_scenes(scenes, size_px)
+            at = _put(data, replace(chunk, image=(chunk.image * 255).round()), at)
     return data
 
 

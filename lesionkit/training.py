@@ -103,16 +103,24 @@ def train_depth(
     config: TrainConfig,
     device: torch.device | str = "cpu",
     net: DepthNet | None = None,
+    stages: nn.Module | None = None,
     **how,
 ) -> tuple[DepthNet, History]:
     """A depth network on rendered scenes, frames or what `frames.depth_frames` gives; `net` trains one further, in
-    place. `how` goes on to `fit`."""
+    place. stages: what varies image, depth and content together, else `Augment(DEPTH_AUGMENT)`. `how` goes on to
+    `fit`."""
     torch.manual_seed(config.seed)
     net = net or DepthNet()
     named = frames if isinstance(frames, dict) else vars(frames)
     data = {name: named[name] for name in ("image", "depth", "content")}
-    augment = augmented(Augment(DEPTH_AUGMENT))
-    return net, fit(net, data, depth_objective, config, device, augment, label="depth", **how)
+    vary = augmented(stages or Augment(DEPTH_AUGMENT))
+    return net, fit(net, data, depth_objective, config, device, lambda b: vary(unpacked(b)), label="depth", **how)
+
+
+def unpacked(batch: Batch) -> Batch:
+    """Floats again of what `frames.depth_frames` keeps in few bytes; float32 stays as it is."""
+    whole = {name: value.float() for name, value in batch.items()}
+    return {**whole, "image": whole["image"] / 255} if batch["image"].dtype == torch.uint8 else whole
 
 
 def train_segmenter(

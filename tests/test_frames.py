@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lesionkit import frames as room
-from lesionkit import scene_cache
+from lesionkit import scene_cache, training
 from lesionkit.frames import (
     Frames,
     crop_nearest,
@@ -177,8 +177,10 @@ def test_frames_filled_by_lesions_give_none(some, take):
 def test_depth_frames_are_the_frames_of_the_training_stream(tmp_path, monkeypatch):
     monkeypatch.setattr(scene_cache, "default_folder", lambda: tmp_path)
     configs = SceneConfig.basic(), SceneConfig.standard()
-    data = depth_frames([(config, 3) for config in configs], 32, seed=1)
-    wanted = join([rendered_frames("train", 3, 32, 1, config) for config in configs])
-    assert set(data) == {"image", "depth", "content"}
-    for name, values in data.items():
-        torch.testing.assert_close(values, getattr(wanted, name))
+    data = depth_frames([(config, 3, seed) for seed, config in enumerate(configs)], 32)
+    wanted = join([rendered_frames("train", 3, 32, seed, config) for seed, config in enumerate(configs)])
+    assert {name: value.dtype for name, value in data.items()} == {
+        "image": torch.uint8, "depth": torch.float16, "content": torch.bool,
+    }  # fmt: skip
+    for name, values in training.unpacked(data).items():
+        torch.testing.assert_close(values, getattr(wanted, name), rtol=1e-3, atol=0.5001 / 255)
