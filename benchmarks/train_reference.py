@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
-import kornia
 import numpy as np
 import torch
 from splits import SPLITS, samples_of
@@ -36,7 +35,7 @@ from lesionkit.frames import (
     real_frames,
     rendered_frames,
 )
-from lesionkit.preprocess import AugmentConfig
+from lesionkit.preprocess import AugmentConfig, Views
 from lesionkit.scenes import SceneConfig
 from lesionkit.segmentation import DepthGuidedSegmenter
 from lesionkit.training import TrainConfig, estimate_depth, train_depth, train_segmenter
@@ -75,43 +74,6 @@ FORK_EPOCHS, FORK_RATE, FORK_EDGES = 12, 5e-4, (256, 320)
 FORK_FREE = (180, 380, 190)  # more than before: what is left of false alarms is unlearned last
 FORK_SHARE = 0.25  # of each fork's weights in the mean; the rest is what they began from
 ROUNDS = 2  # the second two begin from the first two's mean
-
-
-class Views(torch.nn.Module):
-    """What depth is learned with: the eight symmetries of a square; most frames with a round or octagonal opening cut
-    to the square within, as many archives show them, some full ones to a part; colours and blur of the image alone.
-
-    Call with image b×3×s×s, depth and content b×1×s×s; returns them so. A frame is full when 97 % of it is content.
-    """
-
-    INNER, CUT, ZOOMED, SMALLEST = 0.7, 0.6, 0.3, 0.75  # side of the inner square; shares; least side of a full frame
-
-    def __init__(self):
-        super().__init__()
-        self.colours = torch.nn.Sequential(
-            kornia.augmentation.ColorJitter(0.2, 0.3, 0.5, 0.06, p=0.9),
-            kornia.augmentation.RandomGaussianBlur((5, 5), (0.3, 1.5), p=0.25),
-        )
-
-    def forward(self, image: torch.Tensor, *maps: torch.Tensor) -> list[torch.Tensor]:
-        theta = self.transforms(maps[-1].mean((1, 2, 3)).cpu() > 0.97).to(image.device)
-        grid = torch.nn.functional.affine_grid(theta, list(image.shape), align_corners=False)
-        how = {"padding_mode": "border", "align_corners": False}
-        image = torch.nn.functional.grid_sample(image, grid, mode="bilinear", **how)
-        moved = torch.nn.functional.grid_sample(torch.cat(maps, 1), grid, mode="nearest", **how)
-        return [self.colours(image).clamp(0, 1), *moved.split(1, 1)]
-
-    def transforms(self, full: torch.Tensor) -> torch.Tensor:
-        """b×2×3, for `affine_grid`; full: b of bool."""
-        b = len(full)
-        inner = ~full & (torch.rand(b) < self.CUT)
-        part = torch.where(torch.rand(b) < self.ZOOMED, torch.empty(b).uniform_(self.SMALLEST, 1), 1.0)
-        side = torch.where(inner, self.INNER, part)
-        x, y = (torch.randint(0, 2, (2, b)) * 2 - 1) * side
-        turned = torch.rand(b) < 0.5
-        rows = torch.where(turned, torch.stack([0 * x, x, y, 0 * y]), torch.stack([x, 0 * x, 0 * y, y]))
-        reach = torch.where(inner, 0.15, 0.7) * (1 - side)  # an inner square stays near the middle
-        return torch.cat([rows.T.reshape(b, 2, 2), ((torch.rand(b, 2) * 2 - 1) * reach[:, None])[:, :, None]], 2)
 
 
 def depth_scenes(stage: DepthStage, seed: int, scale: float) -> dict[str, torch.Tensor]:

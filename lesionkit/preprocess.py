@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import kornia
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -214,6 +214,45 @@ class Augment(torch.nn.Module):
         image, *maps = self.stages(image, *maps, data_keys=["image"] + ["mask"] * len(maps))
         together = [image.clamp(0, 1), *maps]
         return cut_mix(together, self.mix) if self.mix else together
+
+
+class Views(torch.nn.Module):
+    """What a long depth training varies frames by: the eight symmetries of a square; most frames with a round or
+    octagonal opening cut to the square within, as many archives show them, some full ones to a part; colours and blur
+    of the image alone.
+
+    Call with the image b×3×s×s and maps b×1×s×s, the content last; returns them in that order. A frame is full when
+    97 % of it is content. Random numbers come from torch's global generator.
+    """
+
+    INNER, CUT, ZOOMED, SMALLEST = 0.7, 0.6, 0.3, 0.75  # side of the inner square; shares; least side of a full frame
+
+    def __init__(self):
+        super().__init__()
+        self.colours = torch.nn.Sequential(
+            kornia.augmentation.ColorJitter(0.2, 0.3, 0.5, 0.06, p=0.9),
+            kornia.augmentation.RandomGaussianBlur((5, 5), (0.3, 1.5), p=0.25),
+        )
+
+    def forward(self, image: Tensor, *maps: Tensor) -> list[Tensor]:
+        theta = self.transforms(maps[-1].mean((1, 2, 3)).cpu() > 0.97).to(image.device)
+        grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+        how = {"padding_mode": "border", "align_corners": False}
+        image = F.grid_sample(image, grid, mode="bilinear", **how)
+        moved = F.grid_sample(torch.cat(maps, 1), grid, mode="nearest", **how)
+        return [self.colours(image).clamp(0, 1), *moved.split(1, 1)]
+
+    def transforms(self, full: Bool[Tensor, " b"]) -> Float[Tensor, "b 2 3"]:
+        """For `affine_grid`: which part of its frame each view is, and which way round; full: no dark surround."""
+        b = len(full)
+        inner = ~full & (torch.rand(b) < self.CUT)
+        part = torch.where(torch.rand(b) < self.ZOOMED, torch.empty(b).uniform_(self.SMALLEST, 1), 1.0)
+        side = torch.where(inner, self.INNER, part)
+        x, y = (torch.randint(0, 2, (2, b)) * 2 - 1) * side
+        turned = torch.rand(b) < 0.5
+        rows = torch.where(turned, torch.stack([0 * x, x, y, 0 * y]), torch.stack([x, 0 * x, 0 * y, y]))
+        reach = torch.where(inner, 0.15, 0.7) * (1 - side)  # an inner square stays near the middle
+        return torch.cat([rows.T.reshape(b, 2, 2), ((torch.rand(b, 2) * 2 - 1) * reach[:, None])[:, :, None]], 2)
 
 
 def cut_mix(together: list[Float[Tensor, "b _ h w"]], share: float) -> list[Tensor]:

@@ -9,7 +9,15 @@ import torch
 from scipy import ndimage
 
 from lesionkit import preprocess as room
-from lesionkit.preprocess import Augment, AugmentConfig, PreprocessError, content_box, crop_resize, preprocess
+from lesionkit.preprocess import (
+    Augment,
+    AugmentConfig,
+    PreprocessError,
+    Views,
+    content_box,
+    crop_resize,
+    preprocess,
+)
 
 TISSUE = torch.tensor([0.6, 0.35, 0.3]).view(3, 1, 1)
 
@@ -349,3 +357,58 @@ def test_mixing_is_off_unless_asked_for():
     plain, mixed = results
     assert not torch.equal(plain, mixed)
     assert plain.sum() > 0
+
+
+# --- views
+
+
+def ramps(b: int, side: int = 64) -> torch.Tensor:
+    """b×3×s×s: x, y and a constant, each in [0, 1], so that a view says where it is."""
+    at = (torch.arange(side) + 0.5) / side
+    return torch.stack([at.expand(side, side), at[:, None].expand(side, side), torch.full((side, side), 0.5)]).repeat(
+        b, 1, 1, 1
+    )
+
+
+def views(content: torch.Tensor, seed: int = 0) -> list[torch.Tensor]:
+    """Views without colours of ramps, with x as the depth."""
+    torch.manual_seed(seed)
+    stages, image = Views(), ramps(len(content))
+    stages.colours = torch.nn.Identity()
+    return stages(image, image[:, :1], content)
+
+
+def disc(b: int, side: int = 64) -> torch.Tensor:
+    x, y = ramps(1, side)[0, :2] - 0.5
+    return (x**2 + y**2 < 0.25).float().expand(b, 1, side, side)
+
+
+def test_views_move_maps_with_the_image():
+    image, depth, _ = views(torch.ones(32, 1, 64, 64))
+    assert (image[:, :1] - depth).abs().max() < 1.01 / 64  # bilinear and nearest differ by a pixel at most
+
+
+def test_views_show_every_symmetry_and_keep_most_of_a_full_frame():
+    image, *_ = views(torch.ones(64, 1, 64, 64))
+    x, y = image[:, 0], image[:, 1]
+    corners = torch.stack([x[:, 0, 0] > 0.5, y[:, 0, 0] > 0.5, (x[:, 0, -1] > 0.5) == (x[:, 0, 0] > 0.5)], 1)
+    assert len(corners.unique(dim=0)) == 8
+    spread = x.flatten(1).max(1).values - x.flatten(1).min(1).values
+    assert spread.min() > Views.SMALLEST - 0.05
+    assert spread.max() > 0.95
+
+
+def test_views_cut_most_round_frames_to_the_square_within():
+    _, _, content = views(disc(200))
+    inside = content.mean((1, 2, 3)) > 0.97
+    assert 0.5 < inside.float().mean() < 0.7
+
+
+def test_views_vary_colours_of_the_image_alone():
+    torch.manual_seed(0)
+    image, depth, content = Views()(ramps(8), ramps(8)[:, :1], torch.ones(8, 1, 64, 64))
+    assert image.min() >= 0
+    assert image.max() <= 1
+    assert (image[:, 2] - 0.5).abs().mean() > 0.02
+    assert depth.max() <= 1
+    assert set(content.unique().tolist()) == {1.0}
