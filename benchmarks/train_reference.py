@@ -38,7 +38,7 @@ from lesionkit.frames import (
 from lesionkit.preprocess import AugmentConfig, Views
 from lesionkit.scenes import SceneConfig
 from lesionkit.segmentation import DepthGuidedSegmenter
-from lesionkit.training import TrainConfig, estimate_depth, train_depth, train_segmenter
+from lesionkit.training import DEPTH_AUGMENT, TrainConfig, estimate_depth, train_depth, train_segmenter
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def depth_stage(out: Path, device: torch.device, seed: int, precision: str, scal
             seed=seed + number,
         )  # fmt: skip
         how = {"log": log, "checkpoint": out / f"depth-{number}.pt"}
-        net, _ = train_depth(frames, config, device, net, Views(), **how)
+        net, _ = train_depth(frames, config, device, net, Views(replace(DEPTH_AUGMENT, blur=0.25)), **how)
         save_depth(net, finished)
     return net
 

@@ -200,8 +200,7 @@ class Augment(torch.nn.Module):
             A.RandomVerticalFlip(p=0.5),
             A.RandomAffine(config.degrees, translate=(0.08, 0.08), scale=config.scale, p=0.9,
                            padding_mode=config.padding),
-            A.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue, p=0.9),
-            A.RandomGaussianBlur((5, 5), (0.3, 1.5), p=config.blur),
+            *colour_stages(config),
         ]
         if config.illumination:
             stages.append(A.RandomLinearIllumination(gain=(0.05, 0.3), p=config.illumination))
@@ -216,10 +215,18 @@ class Augment(torch.nn.Module):
         return cut_mix(together, self.mix) if self.mix else together
 
 
+def colour_stages(config: AugmentConfig) -> list[torch.nn.Module]:
+    """What changes the image alone and leaves everything where it is: colours and blur."""
+    jitter = kornia.augmentation.ColorJitter(
+        config.brightness, config.contrast, config.saturation, config.hue, p=0.9
+    )
+    return [jitter, kornia.augmentation.RandomGaussianBlur((5, 5), (0.3, 1.5), p=config.blur)]
+
+
 class Views(torch.nn.Module):
     """What a long depth training varies frames by: the eight symmetries of a square; most frames with a round or
     octagonal opening cut to the square within, as many archives show them, some full ones to a part; colours and blur
-    of the image alone.
+    of the image alone, by `config`, whose geometry is not used.
 
     Call with the image b×3×s×s and maps b×1×s×s, the content last; returns them in that order. A frame is full when
     97 % of it is content. Random numbers come from torch's global generator.
@@ -227,12 +234,9 @@ class Views(torch.nn.Module):
 
     INNER, CUT, ZOOMED, SMALLEST = 0.7, 0.6, 0.3, 0.75  # side of the inner square; shares; least side of a full frame
 
-    def __init__(self):
+    def __init__(self, config: AugmentConfig | None = None):
         super().__init__()
-        self.colours = torch.nn.Sequential(
-            kornia.augmentation.ColorJitter(0.2, 0.3, 0.5, 0.06, p=0.9),
-            kornia.augmentation.RandomGaussianBlur((5, 5), (0.3, 1.5), p=0.25),
-        )
+        self.colours = torch.nn.Sequential(*colour_stages(config or AugmentConfig()))
 
     def forward(self, image: Tensor, *maps: Tensor) -> list[Tensor]:
         theta = self.transforms(maps[-1].mean((1, 2, 3)).cpu() > 0.97).to(image.device)

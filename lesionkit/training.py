@@ -113,8 +113,8 @@ def train_depth(
     net = net or DepthNet()
     named = frames if isinstance(frames, dict) else vars(frames)
     data = {name: named[name] for name in ("image", "depth", "content")}
-    vary = augmented(stages or Augment(DEPTH_AUGMENT))
-    return net, fit(net, data, depth_objective, config, device, lambda b: vary(unpacked(b)), label="depth", **how)
+    vary, label = augmented(stages or Augment(DEPTH_AUGMENT)), f"depth, {stages}" if stages else "depth"
+    return net, fit(net, data, depth_objective, config, device, lambda b: vary(unpacked(b)), label=label, **how)
 
 
 def unpacked(batch: Batch) -> Batch:

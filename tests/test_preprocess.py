@@ -370,9 +370,9 @@ def ramps(b: int, side: int = 64) -> torch.Tensor:
     )
 
 
-def views(content: torch.Tensor, seed: int = 0) -> list[torch.Tensor]:
+def views(content: torch.Tensor) -> list[torch.Tensor]:
     """Views without colours of ramps, with x as the depth."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     stages, image = Views(), ramps(len(content))
     stages.colours = torch.nn.Identity()
     return stages(image, image[:, :1], content)

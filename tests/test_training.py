@@ -7,10 +7,10 @@ from torch import nn
 from lesionkit import losses, training
 from lesionkit.depth import DepthNet
 from lesionkit.frames import rendered_frames
-from lesionkit.preprocess import Augment
+from lesionkit.preprocess import Augment, Views
 from lesionkit.scenes import SceneConfig
 from lesionkit.segmentation import DepthGuidedSegmenter, GuidanceError
-from lesionkit.training import TrainConfig, augmented, estimate_depth, fit, segment
+from lesionkit.training import TrainConfig, TrainingError, augmented, estimate_depth, fit, segment, train_depth
 
 SIZE = 32
 
@@ -115,3 +115,16 @@ def test_shuffled_guidance_never_takes_a_frames_own_depth(some):
         assert difference.min() > 1e-5
     with pytest.raises(GuidanceError, match="at least two frames"):
         segment(net, some[0][:1], some[1][:1])
+
+
+def test_a_depth_checkpoint_of_another_augmentation_is_refused(tmp_path):
+    packed = {
+        "image": torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8),
+        "depth": torch.rand(4, 1, 64, 64).half() + 1,
+        "content": torch.ones(4, 1, 64, 64, dtype=torch.bool),
+    }
+    config, how = TrainConfig(1, 4, precision="fp32"), {"log": lambda line: None, "checkpoint": tmp_path / "depth.pt"}
+    _, history = train_depth(packed, config, stages=Views(), **how)
+    assert history.loss[0] > 0
+    with pytest.raises(TrainingError, match="comes from another configuration"):
+        train_depth(packed, config, **how)
