@@ -5,7 +5,8 @@
 Ours is all that runs between preprocessing and fusion: depth network, attention, encoder, decoder; as trained, and as
 `detect` runs it, with its batch normalisations folded into the convolutions. MONAI's are folded where `folded` finds
 them, in the blocks of its encoder. All take turns, image by image, so that whatever slows the machine down meets each;
-weights do not matter here, and MONAI's are random.
+weights do not matter here, and MONAI's are random. Beside it: how many images a second ours takes, and how much of the
+time is preprocessing where that is done on the device as well (`detect.py` has the rest: files, overlay).
 """
 
 import statistics
@@ -18,6 +19,7 @@ import torch
 from lesionkit.detector import Detector
 from lesionkit.devices import resolve
 from lesionkit.encoders import folded
+from lesionkit.preprocess import preprocess
 
 
 def rival(device: torch.device) -> torch.nn.Module:
@@ -43,6 +45,13 @@ def times_as_fast(times: dict[str, list[float]], ours: str, theirs: str) -> floa
     return statistics.median(y / x for x, y in zip(times[ours], times[theirs], strict=True))
 
 
+def rates(times: dict[str, list[float]], batch: int) -> dict[str, float]:
+    """Images a second of ours as `detect` runs it, and with preprocessing; and what share of the time that is."""
+    alone, whole = (statistics.median(times[name]) for name in ("ours_folded", "with_preprocessing"))
+    share = 1 - alone / whole
+    return {"per_second": 1e3 * batch / alone, "per_second_whole": 1e3 * batch / whole, "not_network": share}
+
+
 @click.command()
 @click.option("--sizes", default="256,320,352", show_default=True, help="Edges in pixels.")
 @click.option("--batches", default="1", show_default=True, help="Images at once.")
@@ -55,6 +64,7 @@ def main(sizes: str, batches: str, repeats: int, weights: str, device: str) -> N
     detector, frozen = (Detector.from_pretrained(weights, device) for _ in range(2))
     theirs, results, rows = rival(detector.device), {}, []
     nets = {"ours": detector.maps, "monai": theirs, "ours_folded": frozen.freeze().maps, "monai_folded": folded(theirs)}
+    nets["with_preprocessing"] = lambda image: frozen.maps(preprocess(image, image.shape[-1]).image)
     for size_px in map(int, sizes.split(",")):
         for batch in map(int, batches.split(",")):
             image = torch.rand(batch, 3, size_px, size_px, device=detector.device)
@@ -65,10 +75,13 @@ def main(sizes: str, batches: str, repeats: int, weights: str, device: str) -> N
                 "times_as_fast_in_use": times_as_fast(times, "ours_folded", "monai"),  # each as its users run it
             }
             spreads = {f"{name}_ms": report.spread(found) for name, found in times.items()}
-            results[f"{size_px} px, batch {batch}"] = spreads | ratios
-            medians = [f"{spreads[f'{name}_ms']['median']:.0f} ms" for name in nets]
-            rows.append((f"{size_px} px, {batch} at once", *medians, *(f"{ratio:.2f}" for ratio in ratios.values())))
-    names = ("lesionkit", "FlexibleUNet", "both folded:", "", "times as fast", "both folded", "in use")
+            speed = rates(times, batch)
+            results[f"{size_px} px, batch {batch}"] = spreads | ratios | speed
+            medians = [f"{spreads[f'{name}_ms']['median']:.1f} ms" for name in nets]
+            rows.append((f"{size_px} px, {batch} at once", *medians, *(f"{ratio:.2f}" for ratio in ratios.values()),
+                         f"{speed['per_second']:.0f}", f"{speed['not_network']:.0%}"))  # fmt: skip
+    names = ("lesionkit", "FlexibleUNet", "both folded:", "", "with preprocessing", "times as fast", "both folded",
+             "in use", "images a second", "not network")  # fmt: skip
     report.table([("forward", *names), *rows])
     parts = {"depth": detector.depth_net, "segmentation": detector.segmenter, "MONAI": theirs}
     sizes_m = {name: sum(p.numel() for p in net.parameters()) / 1e6 for name, net in parts.items()}

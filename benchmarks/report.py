@@ -74,8 +74,9 @@ def table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def write(name: str, facts: dict[str, Any], settings: dict[str, Any], results: dict[str, Any]) -> None:
-    """Write results/NAME.json."""
+    """Write results/NAME.json, or NAME_cuda.json for what a GPU did."""
     content = {"benchmark": name, "machine": facts, "settings": settings, "results": results}
-    path = runs.write_json(RESULTS / f"{name}.json", runs.plain(content))
+    kind = torch.device(facts["device"]).type
+    path = runs.write_json(RESULTS / f"{name if kind == 'cpu' else f'{name}_{kind}'}.json", runs.plain(content))
     click.echo(f"{facts['cpu']}, {facts['cores']} cores, device {facts['device']}, load {facts['load']}")
     click.echo(f"written: {path.relative_to(RESULTS.parent.parent)}")

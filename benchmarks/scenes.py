@@ -111,14 +111,17 @@ def report_compiled(found: dict, count: int, size_px: int) -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--config", default="standard", type=click.Choice(CONFIGS), show_default=True)
+@click.option("--workers", default=0, show_default=True, help="Processes that draw ahead of the renderer.")
 @click.option("--compiled", is_flag=True, help="Measure what torch.compile gains, and nothing else.")
-def main(count: int, size_px: int, repeats: int, seed: int, device: str, config: str, compiled: bool) -> None:
+def main(
+    count: int, size_px: int, repeats: int, seed: int, device: str, config: str, workers: int, compiled: bool
+) -> None:
     """Measure the renderer; see the head of this file."""
     on = resolve(device)
     facts = report.machine(on)
     drawn = getattr(scenes.SceneConfig, config)()
-    settings = {"count": count, "size_px": size_px, "seed": seed, "config": config}
-    render = partial(scenes.render_scenes, count, size_px, seed, on, drawn)
+    settings = {"count": count, "size_px": size_px, "seed": seed, "config": config, "workers": workers}
+    render = partial(scenes.render_scenes, count, size_px, seed, on, drawn, workers=workers)
     if compiled:
         found = compare_compiled(render, repeats, on)
         report_compiled(found, count, size_px)

@@ -12,9 +12,11 @@ parts are not touched here (benchmarks/evaluate_reference.py does that).
 """
 
 import time
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import click
@@ -47,7 +49,10 @@ class DepthStage:
     sizes_px: tuple[int, ...]  # edges that a batch is resized to
     epochs: int
     rate: float  # peak learning rate
+    renewed: int = 0  # after so many epochs others are rendered in place of these, straight from the renderer; 0: never
 
+
+Scenes = dict[str, torch.Tensor] | Callable[[int], dict[str, torch.Tensor]]
 
 SCENE_PX = 256  # rendered once at this edge, for all stages
 # Where the camera looks decides more than how many scenes there are: most look along the lumen, as in an examination.
@@ -57,6 +62,13 @@ DEPTH_STAGES = (
     DepthStage({"examination": 6144, "blind_end": 1664, "standard": 1408, "hard": 1024}, (192, 224, 256), 4, 1.2e-3),
     DepthStage({"examination": 3072, "blind_end": 1024, "standard": 2560}, (256, 320), 3, 7e-4),
 )
+# The same on a GPU, whose renderer is fast enough for scenes that are seen a few times only.
+FRESH_STAGES = (
+    DepthStage({"examination": 3328, "blind_end": 768, "standard": 1152, "hard": 896}, (160, 192, 224), 24, 3e-3, 3),
+    DepthStage({"examination": 3072, "blind_end": 768, "standard": 1664, "hard": 640}, (192, 224, 256), 24, 2e-3, 3),
+    DepthStage({"examination": 2688, "blind_end": 768, "standard": 2688}, (256, 320), 18, 1e-3, 3),
+)
+DRAWING = 8  # processes that draw scenes for the GPU's renderer
 SCENE_SEEDS = {"examination": 9400, "blind_end": 9500, "standard": 9600, "hard": 9700}
 # wider than for short trainings: lesions of every size, colours of other hospitals
 VARIATION = AugmentConfig(
@@ -76,28 +88,44 @@ FORK_SHARE = 0.25  # of each fork's weights in the mean; the rest is what they b
 ROUNDS = 2  # the second two begin from the first two's mean
 
 
-def depth_scenes(stage: DepthStage, seed: int, scale: float) -> dict[str, torch.Tensor]:
+def depth_scenes(stage: DepthStage, number: int, device: torch.device, seed: int, scale: float) -> Scenes:
+    """What stage `number` learns from: the same scenes in every epoch, or a function of the epoch."""
     counts = {name: max(round(count * scale), 1) for name, count in stage.scenes.items()}
-    wanted = [(getattr(SceneConfig, name)(), count, SCENE_SEEDS[name] + seed) for name, count in counts.items()]
-    return depth_frames(wanted, SCENE_PX)
+
+    def wanted(seed: int) -> list[tuple[SceneConfig, int, int]]:
+        return [(getattr(SceneConfig, name)(), count, SCENE_SEEDS[name] + seed) for name, count in counts.items()]
+
+    if not stage.renewed:
+        return depth_frames(wanted(seed), SCENE_PX)
+
+    @lru_cache(maxsize=1)
+    def batch_of(pool: int) -> dict[str, torch.Tensor]:
+        begin = time.perf_counter()
+        how = {"kept": False, "first": pool * max(counts.values()), "workers": DRAWING}
+        frames = depth_frames(wanted(seed + 1000 * number), SCENE_PX, device, **how)
+        log(f"{len(frames['image'])} new scenes in {time.perf_counter() - begin:.1f} s")
+        return frames
+
+    return lambda epoch: batch_of(epoch // stage.renewed)
 
 
-def depth_stage(out: Path, device: torch.device, seed: int, precision: str, scale: float) -> DepthNet:
+def depth_stage(
+    out: Path, device: torch.device, seed: int, precision: str, scale: float, recipe: Sequence[DepthStage], batch: int
+) -> DepthNet:
     """`scale` < 1 shortens it, for a trial. Everything that the network learns depth from is rendered."""
     net = None
-    for number, stage in enumerate(DEPTH_STAGES, start=1):
+    for number, stage in enumerate(recipe, start=1):
         finished = out / f"depth-{number}.safetensors"
         if finished.exists():
             net = load_depth(finished)
             continue
-        frames = depth_scenes(stage, seed, scale)
-        log(f"{len(frames['image'])} scenes of {SCENE_PX} px")
         config = TrainConfig(
-            stage.epochs, 16, stage.rate, average=0.998, sizes_px=stage.sizes_px, precision=precision,
+            stage.epochs, batch, stage.rate, average=0.998, sizes_px=stage.sizes_px, precision=precision,
             seed=seed + number,
         )  # fmt: skip
         how = {"log": log, "checkpoint": out / f"depth-{number}.pt"}
-        net, _ = train_depth(frames, config, device, net, Views(replace(DEPTH_AUGMENT, blur=0.25)), **how)
+        views = Views(replace(DEPTH_AUGMENT, blur=0.25))
+        net, _ = train_depth(depth_scenes(stage, number, device, seed, scale), config, device, net, views, **how)
         save_depth(net, finished)
     return net
 
@@ -254,16 +282,20 @@ def log(line: str) -> None:
 @click.option("--depth-precision", default="auto", help="bf16 is faster on CPUs with matrix tiles")
 @click.option("--depth-scale", default=1.0, help="below 1 shortens the depth training, for a trial")
 @click.option("--compiled", is_flag=True, help="torch.compile renders what depth is learned from: faster, same scenes")
+@click.option("--fresh", is_flag=True, help="depth from new scenes all the time, for a GPU")
+@click.option("--depth-batch", default=16, help="images at once in the depth training")
 @click.option("--only-depth", is_flag=True, help="stop after the depth network")
 def main(
     out: Path, device: str, size_px: int, encoder: str, precision: str, alarm_limit: float, seed: int, split: str,
-    stages: int, guidance: str, depth_precision: str, depth_scale: float, compiled: bool, only_depth: bool,
+    stages: int, guidance: str, depth_precision: str, depth_scale: float, compiled: bool, fresh: bool,
+    depth_batch: int, only_depth: bool,
 ) -> None:
     device = resolve(device)
     seed_everything(seed)
     torch.use_deterministic_algorithms(False)  # speed; the seeds still fix data and order
     with raymarch.compiled() if compiled else nullcontext():
-        net = depth_stage(out, device, seed, depth_precision, depth_scale)
+        recipe = FRESH_STAGES if fresh else DEPTH_STAGES
+        net = depth_stage(out, device, seed, depth_precision, depth_scale, recipe, depth_batch)
     log(f"depth on held-out scenes: {depth_report(net, device, size_px, seed)}")
     if only_depth:
         return

@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from lesionkit.writing import write_bytes
@@ -68,13 +69,18 @@ class _Samples(Dataset):
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
 
-    def __getitem__(self, i: int) -> Batch:
-        return {name: value[i] for name, value in self.tensors.items()}
+    def __getitems__(self, chosen: list[int]) -> Batch:
+        """A batch in one go, wherever the tensors are."""
+        return {name: value[torch.tensor(chosen, device=value.device)] for name, value in self.tensors.items()}
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def fit(
     model: nn.Module,
-    data: Batch,
+    data: Batch | Callable[[int], Batch],
     objective: Objective,
     config: TrainConfig,
     device: torch.device | str = "cpu",
@@ -87,22 +93,26 @@ def fit(
 
     Under `torchrun` the processes share each batch, and the first of them logs and writes.
 
-    data: tensors with one row per sample. augment: from batch to batch, on the device. checkpoint: a file written
-    after every epoch; when it exists the training goes on from it, if it is of the same configuration, number of
-    samples and `label`, which says what else makes this training. Raises TrainingError when it is not, when there are
-    no samples, or when the loss is no longer finite.
+    data: tensors with one row per sample, on any device, or a function that gives them for an epoch (0, 1, …), always
+    as many: new scenes straight from the renderer, say. augment: from batch to batch, on the device. checkpoint: a
+    file written after every epoch; when it exists the training goes on from it, if it is of the same configuration,
+    number of samples and `label`, which says what else makes this training. Raises TrainingError when it is not, when
+    there are no samples, or when the loss is no longer finite.
     """
-    if not len(next(iter(data.values()))):
+    given = data if callable(data) else lambda epoch: data
+    samples = _Samples(given(0))
+    if not len(samples):
         raise TrainingError("there is not one training sample: check the data set and the number of images asked for")
     augment = rescaled(augment, config.sizes_px)
     precision = best_precision(model, device) if config.precision == "auto" else config.precision
     accelerator = make_accelerator(device, precision)
     torch.manual_seed(config.seed)
-    samples = _Samples(data)
     # a last batch of one or two would spoil the batch statistics
     whole = len(samples) >= config.batch_size
     order = torch.Generator()  # of its own, so that every process deals out the same batches
-    loader = DataLoader(samples, config.batch_size, shuffle=True, drop_last=whole, generator=order)
+    loader = DataLoader(
+        samples, config.batch_size, shuffle=True, drop_last=whole, generator=order, collate_fn=_as_it_is
+    )
     optimiser = torch.optim.AdamW(_groups(model, config), weight_decay=config.weight_decay, fused=True)
     schedule = _schedule(optimiser, config, steps=config.epochs * len(loader))
     model = model.to(accelerator.device, memory_format=torch.channels_last)
@@ -111,7 +121,11 @@ def fit(
     state = {"model": model, "average": average, "optimiser": optimiser.optimizer, "schedule": schedule.scheduler}
     made_by = {"config": asdict(config), "samples": len(samples), "label": label}
     history = _load_checkpoint(checkpoint, state, made_by)
+    follow = _follower(average, model, config.average)
     for epoch in range(len(history), config.epochs):
+        if epoch and callable(data):
+            samples.tensors = {}  # there may not be room for both
+            samples.tensors = given(epoch)
         # an epoch is the same whether or not it follows a restart; augmentation differs from process to process
         order.manual_seed(config.seed * 1000 + epoch)
         torch.manual_seed(config.seed * 1000 + epoch + 1_000_003 * accelerator.process_index)
@@ -126,7 +140,7 @@ def fit(
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
-            _follow(average, model, config.average, steps=epoch * len(loader) + step)
+            follow(epoch * len(loader) + step)
             total += loss.detach()
         history.append(float(accelerator.reduce(total, "mean")) / len(loader))
         if not math.isfinite(history[-1]):
@@ -203,15 +217,20 @@ def _schedule(optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int)
     return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
 
-@torch.no_grad()
-def _follow(average: nn.Module, model: nn.Module, decay: float, steps: int) -> None:
-    """One step of the moving average. Early on it follows faster, or it would remember the untrained weights."""
-    decay = min(decay, (1 + steps) / (10 + steps))
-    for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
-        else:
-            kept.copy_(new)
+def _follower(average: nn.Module, model: nn.Module, decay: float) -> Callable[[int], None]:
+    """follow(steps) is one step of the moving average, of all weights at once, after so many others. Early on it
+    follows faster, or it would remember the untrained weights."""
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    kept, new = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    whole = [pair for pair in pairs if not pair[0].is_floating_point()]  # batch norm's counters of steps
+
+    @torch.no_grad()
+    def follow(steps: int) -> None:
+        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(kept, new, None)
+        for old, count in whole:
+            old.copy_(count)
+
+    return follow
 
 
 def _save_checkpoint(path: Path | None, state: dict, made_by: dict, history: list[float]) -> None:

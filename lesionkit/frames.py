@@ -6,6 +6,7 @@ rendered scenes, absent on real images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -79,11 +80,12 @@ def rendered_frames(
 
 
 def _room(
-    channels: dict[str, int], count: int, size_px: int, kinds: dict[str, torch.dtype] | None = None
+    channels: dict[str, int], count: int, size_px: int, kinds: dict[str, torch.dtype] | None = None,
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
     """Empty tensors for `count` frames, float32 or of other `kinds`: joining chunks would need twice the memory."""
-    kinds = kinds or dict.fromkeys(channels)
-    return {name: torch.empty(count, c, size_px, size_px, dtype=kinds[name]) for name, c in channels.items()}
+    kinds, shape = kinds or dict.fromkeys(channels), (size_px, size_px)
+    return {name: torch.empty(count, c, *shape, dtype=kinds[name], device=device) for name, c in channels.items()}
 
 
 def _put(data: dict[str, Tensor], chunk: Frames, at: int) -> int:
@@ -102,18 +104,22 @@ def _of_scenes(scenes: Scenes, size_px: int) -> Frames:
 
 
 def depth_frames(
-    wanted: Sequence[tuple[SceneConfig, int, int]], size_px: int, device: str = "cpu"
+    wanted: Sequence[tuple[SceneConfig, int, int]], size_px: int, device: str | torch.device = "cpu",
+    kept: bool = True, first: int = 0, workers: int = 0,
 ) -> dict[str, Tensor]:
     """What depth is learned from and no more: image n×3×s×s, depth and content n×1×s×s of the training stream. For
-    thousands of scenes, so kept on disk, and in memory in few bytes: image uint8, depth float16, content bool (10,000
-    scenes of 256 px are 4 GB; `training.train_depth` takes them as they are).
+    thousands of scenes, so in few bytes: image uint8, depth float16, content bool (10,000 scenes of 256 px are 4 GB;
+    `training.train_depth` takes them as they are).
 
-    wanted: configuration, how many scenes, and their seed.
+    wanted: configuration, how many scenes, and their seed. kept: on disk, and in the processor's memory; else straight
+    from the renderer and on its device: the scenes numbered `first`, `first` + 1, …, drawn by `workers` processes.
     """
     kinds, n = {"image": torch.uint8, "depth": torch.float16, "content": torch.bool}, sum(n for _, n, _ in wanted)
-    data, at = _room({"image": 3, "depth": 1, "content": 1}, n, size_px, kinds), 0
+    channels, place = {"image": 3, "depth": 1, "content": 1}, "cpu" if kept else device
+    data, at = _room(channels, n, size_px, kinds, place), 0
+    stream = cached_scenes if kept else partial(stream_scenes, first=first, workers=workers)
     for config, count, seed in wanted:
-        for scenes in cached_scenes(count, size_px, seed + STREAMS["train"], device, config):
+        for scenes in stream(count, size_px, seed + STREAMS["train"], device, config):
             chunk = _of_scenes(scenes, size_px)
             at = _put(data, replace(chunk, image=(chunk.image * 255).round()), at)
     return data

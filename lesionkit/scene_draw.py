@@ -1,8 +1,95 @@
 """The drawing of a scene: every random number of it, in a fixed order, from the scene's own generators."""
 
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from multiprocessing import get_context
+
 import numpy as np
 
 from lesionkit.scene_config import LARGEST_BLUR, MAX_ELEMENTS, SceneConfig
+
+AHEAD = 2  # chunks that each process may be ahead of the renderer
+Rows = dict[str, np.ndarray]  # float32, one row a scene
+SHAPE = ("radius", "aspect", "height", "lift", "lumps", "lump_phase", "turn")  # of an element, beside its looks
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The random numbers of b scenes with k elements each: what the renderer puts on its device."""
+
+    tube: Rows
+    camera: Rows
+    look: Rows
+    light: Rows
+    shape: Rows  # b×k each: the elements'
+    candidates: np.ndarray  # b×k×t×2 in [−1, 1]: places in the picture where an element may stand, tried in turn
+    noise_shift: np.ndarray  # b×2
+    paris: tuple[tuple[str, ...], ...]  # of each element; "" is a look-alike
+    strength: np.ndarray  # b×k: contrast of each element
+
+    def __len__(self) -> int:
+        return len(self.paris)
+
+    @property
+    def is_lesion(self) -> np.ndarray:
+        """b×k booleans."""
+        return np.array(self.paris) != ""
+
+
+def draw(seed: int, numbers: Sequence[int], config: SceneConfig) -> Drawn:
+    """The scenes with these numbers of the stream `seed`."""
+    return gather([Draw(np.random.default_rng([seed, number]), config) for number in numbers])
+
+
+def draw_ahead(
+    seed: int, chunks: Iterable[Sequence[int]], config: SceneConfig, workers: int = 0
+) -> Iterator[Drawn]:
+    """`draw` for one chunk of numbers after the other; by as many processes as `workers` says, ahead of who asks."""
+    if not workers:
+        yield from (draw(seed, numbers, config) for numbers in chunks)
+        return
+    submitted = (_pool(workers).submit(draw, seed, numbers, config) for numbers in chunks)
+    waiting = deque(islice(submitted, AHEAD * workers))
+    try:
+        while waiting:
+            drawn = waiting.popleft().result()
+            waiting.extend(islice(submitted, 1))
+            yield drawn
+    finally:  # where nobody asks for the rest
+        for future in waiting:
+            future.cancel()
+
+
+@lru_cache(maxsize=1)
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Kept for the next stream; ends with this process. A fork would copy a process that runs a GPU."""
+    return ProcessPoolExecutor(workers, get_context("spawn"))
+
+
+def gather(draws: Sequence["Draw"]) -> Drawn:
+    def rows(part: str) -> Rows:
+        return {name: _rows([getattr(one, part)[name] for one in draws]) for name in getattr(draws[0], part)}
+
+    def of_elements(name: str) -> np.ndarray:
+        return np.array([[element[name] for element in one.elements] for one in draws])
+
+    return Drawn(
+        rows("tube"), rows("camera"), rows("look"), rows("light"),
+        shape={name: of_elements(name).astype(np.float32) for name in SHAPE},
+        candidates=_rows([one.candidates for one in draws]),
+        noise_shift=np.array([one.noise_shift for one in draws]),
+        paris=tuple(tuple(element["paris"] for element in one.elements) for one in draws),
+        strength=of_elements("strength"),
+    )  # fmt: skip
+
+
+def _rows(values: list) -> np.ndarray:
+    rows = np.array(values, dtype=np.float32)
+    return rows if rows.ndim > 1 else rows[:, None]
 
 
 class Draw:
@@ -19,7 +106,6 @@ class Draw:
         self.look = self._look()
         self.light = self._light()
         self.noise_shift = rng.integers(0, 60_000, size=2).tolist()
-        self.placed: list[tuple[float, float]] = []  # radius and distance of each element, known once it stands
 
     def _between(self, span: tuple[float, float]) -> float:
         return float(self.rng.uniform(*span))

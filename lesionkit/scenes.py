@@ -9,7 +9,7 @@ Letters: b scenes, h = w = size_px, k elements a scene. Depth in mm along the op
 light, `camera` the imaging chain.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -23,9 +23,10 @@ from lesionkit import shading
 from lesionkit.devices import resolve
 from lesionkit.raymarch import Elements, Tube, coarse_to_fine, length_of, march, normals
 from lesionkit.scene_config import MAX_ELEMENTS, SceneConfig
-from lesionkit.scene_draw import Draw
+from lesionkit.scene_draw import Draw, Drawn, Rows, draw_ahead, gather
 
 CHUNK = 16  # scenes rendered at a time: bounds the memory, and fits a processor's cache
+CHUNK_PX, LARGEST_CHUNK = 2**23, 512  # on a GPU as many scenes as have so many pixels: a few GB keep it busy
 MIN_VISIBLE_PX = 6  # a lesion of which less can be seen is no lesion to anybody
 
 
@@ -79,12 +80,15 @@ def render_scenes(
     device: str | torch.device = "auto",
     config: SceneConfig | None = None,
     first: int = 0,
+    workers: int = 0,
 ) -> Scenes:
     """Render `n` scenes of size_px × size_px pixels, numbers first, first + 1, … of the stream `seed`.
 
-    Raises SceneError when n < 1, or size_px is no multiple of 4 or below 32 (the march starts at a quarter).
+    workers: processes that draw the random numbers ahead of the renderer, which on a GPU waits for them otherwise; as
+    with torch's DataLoader, a script that asks for them needs `if __name__ == "__main__"`. Raises SceneError when
+    n < 1, or size_px is no multiple of 4 or below 32 (the march starts at a quarter).
     """
-    return Scenes.join(list(stream_scenes(n, size_px, seed, device, config, first)))
+    return Scenes.join(list(stream_scenes(n, size_px, seed, device, config, first, workers)))
 
 
 def stream_scenes(
@@ -94,13 +98,20 @@ def stream_scenes(
     device: str | torch.device = "auto",
     config: SceneConfig | None = None,
     first: int = 0,
+    workers: int = 0,
 ) -> Iterator[Scenes]:
     """As `render_scenes`, in chunks: the memory stays the same however many are asked for."""
     check_request(n, size_px)
     config, device = config or SceneConfig.standard(), resolve(str(device))
-    for begin in range(first, first + n, CHUNK):
-        numbers = range(begin, min(begin + CHUNK, first + n))
-        yield _render([Draw(np.random.default_rng([seed, number]), config) for number in numbers], size_px, device)
+    chunk, end = chunk_size(size_px, device), first + n
+    chunks = (range(begin, min(begin + chunk, end)) for begin in range(first, end, chunk))
+    for drawn in draw_ahead(seed, chunks, config, workers):
+        yield _render(drawn, size_px, device)
+
+
+def chunk_size(size_px: int, device: torch.device) -> int:
+    """How many scenes are rendered at a time."""
+    return CHUNK if device.type == "cpu" else max(1, min(LARGEST_CHUNK, CHUNK_PX // size_px**2))
 
 
 def check_request(n: int, size_px: int) -> None:
@@ -121,16 +132,16 @@ def render_variants(
     """One scene, number `number` of the stream `seed`, once under each configuration: what differs between the
     pictures is what differs between the configurations. For a handful of them; they are rendered in one go."""
     draws = [Draw(np.random.default_rng([seed, number]), config) for config in configs]
-    return _render(draws, size_px, resolve(str(device)))
+    return _render(gather(draws), size_px, resolve(str(device)))
 
 
 @torch.no_grad()
-def _render(draws: list[Draw], size_px: int, device: torch.device) -> Scenes:
-    tube, camera = _stack(draws, "tube", Tube, device), _stack(draws, "camera", imaging.Camera, device)
+def _render(drawn: Drawn, size_px: int, device: torch.device) -> Scenes:
+    tube, camera = _put(drawn.tube, Tube, device), _put(drawn.camera, imaging.Camera, device)
     rays = _camera_rays(camera, size_px)
     inside = imaging.aperture(camera, size_px, size_px)
-    elements = _place_elements(draws, tube, rays, inside)
-    look, light = _stack(draws, "look", shading.Look, device), _stack(draws, "light", shading.Light, device)
+    elements, distance = _place_elements(drawn, tube, rays, inside)
+    look, light = _put(drawn.look, shading.Look, device), _put(drawn.light, shading.Light, device)
     depth = coarse_to_fine(tube, elements, rays)
     points = (rays * depth[:, None]).flatten(2)
     pixel_mm = depth.flatten(1) * camera.tan_half_view * 2 / size_px
@@ -139,11 +150,11 @@ def _render(draws: list[Draw], size_px: int, device: torch.device) -> Scenes:
     dark_creases = bool((light.occlusion > 0).any())  # another look at the whole scene, where one of them asks for it
     open_ = shading.openness(tube, elements, normal, points) if dark_creases else torch.ones_like(grain)
     lit = shading.radiance(colour, normal, points, camera.rotation, look, light, grain, open_)
-    image = imaging.expose(lit.view(len(draws), 3, size_px, size_px), camera, inside)
-    shift = torch.tensor([draw.noise_shift for draw in draws], device=device)
+    image = imaging.expose(lit.view(len(drawn), 3, size_px, size_px), camera, inside)
+    shift = torch.from_numpy(drawn.noise_shift).to(device)
     image = imaging.burn_text(imaging.sensor(image, camera, shift) * inside, camera, shift)
-    instance = instance.view(len(draws), 1, size_px, size_px) * inside.long()
-    instance, lesions = _visible_lesions(draws, instance)
+    instance = instance.view(len(drawn), 1, size_px, size_px) * inside.long()
+    instance, lesions = _visible_lesions(drawn, elements, distance, instance)
     intrinsics = _intrinsics(camera, size_px)
     mask = (instance > 0).float()
     return Scenes(image, depth[:, None], mask, lesions, instance.float(), intrinsics, camera.distortion[:, 0])
@@ -171,11 +182,10 @@ def _intrinsics(camera: imaging.Camera, size_px: int) -> Float[Tensor, "b 3 3"]:
     return matrix
 
 
-def _place_elements(draws: list[Draw], tube: Tube, rays: Tensor, inside: Tensor) -> Elements:
-    """Puts every element where a randomly chosen pixel meets the wall, so that it can be seen."""
-    b, device = len(draws), rays.device
-    candidates = np.stack([draw.candidates for draw in draws]).astype(np.float32)
-    pixels = torch.from_numpy(candidates).to(device)  # b×k×t×2 in [-1, 1], t tries for each element
+def _place_elements(drawn: Drawn, tube: Tube, rays: Tensor, inside: Tensor) -> tuple[Elements, Float[Tensor, "b k"]]:
+    """Puts every element where a randomly chosen pixel meets the wall, so that it can be seen; also, how far from the
+    lens each stands (mm)."""
+    pixels = torch.from_numpy(drawn.candidates).to(rays.device)  # b×k×t×2 in [-1, 1], t tries for each element
     candidate = F.grid_sample(
         torch.cat([rays, inside], dim=1), pixels.flatten(1, 2)[:, None], align_corners=False, mode="nearest"
     )[:, :, 0]
@@ -183,7 +193,7 @@ def _place_elements(draws: list[Draw], tube: Tube, rays: Tensor, inside: Tensor)
     start = torch.full_like(seen, 0.5)
     depth = march(tube, None, direction, start, steps=44)
     base = direction * depth[:, None]
-    k, tries = pixels.shape[1:3]
+    b, k, tries = pixels.shape[:3]
     distance = length_of(base).view(b, k, tries)
     usable = (seen.view(b, k, tries) > 0.5) & (distance > 9) & (distance < 75)
     choice = torch.argmax(usable.float(), dim=2, keepdim=True)  # the first usable candidate
@@ -191,19 +201,16 @@ def _place_elements(draws: list[Draw], tube: Tube, rays: Tensor, inside: Tensor)
     base = base.view(b, 3, k, tries).gather(3, choice[:, None].expand(-1, 3, -1, -1))[..., 0]
     up = normals(tube, None, base)
     distance = distance.gather(2, choice)[:, :, 0]
-    return _build_elements(draws, base, up, distance, good)
+    return _build_elements(drawn, base, up, distance, good), distance
 
 
-def _build_elements(draws: list[Draw], base: Tensor, up: Tensor, distance: Tensor, good: Tensor) -> Elements:
-    names = ("radius", "aspect", "height", "lift", "lumps", "lump_phase", "turn")
-    values = torch.tensor([[[e[name] for name in names] for e in draw.elements] for draw in draws])
-    shape = dict(zip(names, values.float().to(base.device).unbind(2), strict=True))
+def _build_elements(drawn: Drawn, base: Tensor, up: Tensor, distance: Tensor, good: Tensor) -> Elements:
+    device, height = base.device, drawn.shape["height"]
+    shape = {name: torch.from_numpy(rows).to(device) for name, rows in drawn.shape.items()}
     # the lens cannot be inside a lesion: what sits close is kept small
     radius = torch.minimum(shape["radius"], 0.33 * distance) * good
-    for draw, radii, far in zip(draws, radius.tolist(), distance.tolist(), strict=True):
-        draw.placed = list(zip(radii, far, strict=True))
     up = up.transpose(1, 2)
-    helper = torch.tensor([0.3, 0.2, 1.0], device=base.device).expand_as(up)
+    helper = torch.tensor([0.3, 0.2, 1.0], device=device).expand_as(up)
     side = F.normalize(torch.linalg.cross(up, helper), dim=2)
     other = torch.linalg.cross(up, side)
     turn = shape["turn"][..., None]
@@ -211,36 +218,32 @@ def _build_elements(draws: list[Draw], base: Tensor, up: Tensor, distance: Tenso
     return Elements(
         base=base.transpose(1, 2), up=up, along=along, across=torch.linalg.cross(up, along), radius=radius,
         aspect=shape["aspect"], height=shape["height"] * radius, lift=shape["lift"], lumps=shape["lumps"],
-        lump_phase=shape["lump_phase"],
-        is_lesion=torch.tensor([[bool(e["paris"]) for e in draw.elements] for draw in draws], device=base.device),
-        raised=_columns(draws, lambda e: e["height"] > 0), sunk=_columns(draws, lambda e: e["height"] < 0),
+        lump_phase=shape["lump_phase"], is_lesion=torch.tensor(drawn.is_lesion, device=device),
+        raised=_columns(height > 0), sunk=_columns(height < 0),
     )  # fmt: skip
 
 
-def _columns(draws: list[Draw], test: Callable[[dict], bool]) -> tuple[int, ...]:
-    return tuple(i for i in range(MAX_ELEMENTS) if any(test(draw.elements[i]) for draw in draws))
+def _columns(which: np.ndarray) -> tuple[int, ...]:
+    """The elements of which any scene says yes; `which` is b×k."""
+    return tuple(np.flatnonzero(which.any(axis=0)).tolist())
 
 
-def _visible_lesions(draws: list[Draw], instance: Tensor) -> tuple[Tensor, tuple[tuple[Lesion, ...], ...]]:
+def _visible_lesions(
+    drawn: Drawn, elements: Elements, distance: Tensor, instance: Tensor
+) -> tuple[Tensor, tuple[tuple[Lesion, ...], ...]]:
     """Keeps of the instance map what is a lesion and can be seen, and lists those lesions."""
-    everything = []
-    counts = torch.stack([(instance == i + 1).sum(dim=(1, 2, 3)) for i in range(MAX_ELEMENTS)], dim=1).tolist()
-    keep = torch.zeros(len(draws), MAX_ELEMENTS + 1, dtype=torch.bool)
-    for row, (draw, count) in enumerate(zip(draws, counts, strict=True)):
-        lesions = []
-        for i, (element, (radius, distance)) in enumerate(zip(draw.elements, draw.placed, strict=True)):
-            if element["paris"] and radius > 0 and count[i] >= MIN_VISIBLE_PX:
-                lesions.append(Lesion(element["paris"], 2 * radius, distance, element["strength"], count[i], i + 1))
-                keep[row, i + 1] = True
-        everything.append(tuple(lesions))
-    kept = keep.to(instance.device).gather(1, instance.flatten(1)).view_as(instance)
-    return instance * kept, tuple(everything)
+    counts = torch.stack([(instance == i + 1).sum(dim=(1, 2, 3)) for i in range(MAX_ELEMENTS)], dim=1)
+    seen = elements.is_lesion & (elements.radius > 0) & (counts >= MIN_VISIBLE_PX)  # b×k
+    size, far, area = ((2 * elements.radius).tolist(), distance.tolist(), counts.tolist())
+    lesions: list[list[Lesion]] = [[] for _ in range(len(drawn))]
+    for row, i in seen.nonzero().tolist():
+        contrast = float(drawn.strength[row, i])
+        lesions[row].append(Lesion(drawn.paris[row][i], size[row][i], far[row][i], contrast, area[row][i], i + 1))
+    keep = F.pad(seen, (1, 0))  # number 0 is no element
+    kept = keep.gather(1, instance.flatten(1)).view_as(instance)
+    return instance * kept, tuple(map(tuple, lesions))
 
 
-def _stack(draws: list[Draw], part: str, cls: type, device: torch.device) -> object:
-    """One dataclass of tensors from the draws of all scenes."""
-    values = {}
-    for field in fields(cls):
-        rows = np.stack([np.asarray(getattr(draw, part)[field.name], dtype=np.float32) for draw in draws])
-        values[field.name] = torch.from_numpy(rows if rows.ndim > 1 else rows[:, None]).to(device)
-    return cls(**values)
+def _put(rows: Rows, cls: type, device: torch.device) -> object:
+    """A dataclass of tensors on the device."""
+    return cls(**{field.name: torch.from_numpy(rows[field.name]).to(device) for field in fields(cls)})

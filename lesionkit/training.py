@@ -93,26 +93,27 @@ def joint_objective(loss: losses.JointLoss) -> Objective:
 
 # --- the two trainings of the method
 
+DEPTH_NAMES = ("image", "depth", "content")  # what depth is learned from
+
 # Without zoom: a zoomed picture is one of another lens, whose depth in mm would be wrong. Wilder colours than for
 # lesions, whose colour says something: depth must not hang on it.
 DEPTH_AUGMENT = AugmentConfig(scale=(1.0, 1.0), contrast=0.3, saturation=0.5, hue=0.06)
 
 
 def train_depth(
-    frames: Frames | Batch,
+    frames: Frames | Batch | Callable[[int], Batch],
     config: TrainConfig,
     device: torch.device | str = "cpu",
     net: DepthNet | None = None,
     stages: nn.Module | None = None,
     **how,
 ) -> tuple[DepthNet, History]:
-    """A depth network on rendered scenes, frames or what `frames.depth_frames` gives; `net` trains one further, in
-    place. stages: what varies image, depth and content together, else `Augment(DEPTH_AUGMENT)`. `how` goes on to
-    `fit`."""
+    """A depth network on rendered scenes: frames, or what `frames.depth_frames` gives, or a function that gives it for
+    an epoch. `net` trains one further, in place. stages: what varies image, depth and content together, else
+    `Augment(DEPTH_AUGMENT)`. `how` goes on to `fit`."""
     torch.manual_seed(config.seed)
     net = net or DepthNet()
-    named = frames if isinstance(frames, dict) else vars(frames)
-    data = {name: named[name] for name in ("image", "depth", "content")}
+    data = {name: getattr(frames, name) for name in DEPTH_NAMES} if isinstance(frames, Frames) else frames
     vary, label = augmented(stages or Augment(DEPTH_AUGMENT)), f"depth, {stages}" if stages else "depth"
     return net, fit(net, data, depth_objective, config, device, lambda b: vary(unpacked(b)), label=label, **how)
 

@@ -154,19 +154,19 @@ def test_the_average_follows_its_formula():
     kept, new = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     kept.weight.data.fill_(0.0)
     new.weight.data.fill_(1.0)
-    fitting._follow(kept, new, decay=0.9, steps=1000)
+    fitting._follower(kept, new, decay=0.9)(steps=1000)
     assert kept.weight.item() == pytest.approx(0.1)
-    fitting._follow(kept, new, decay=0.9, steps=1000)
+    fitting._follower(kept, new, decay=0.9)(steps=1000)
     assert kept.weight.item() == pytest.approx(0.19)
     kept.weight.data.fill_(0.0)
-    fitting._follow(kept, new, decay=0.9, steps=0)  # early it follows faster: decay (1 + 0) / (10 + 0)
+    fitting._follower(kept, new, decay=0.9)(steps=0)  # early it follows faster: decay (1 + 0) / (10 + 0)
     assert kept.weight.item() == pytest.approx(0.9)
 
 
 def test_counters_are_copied_and_not_averaged():
     kept, new = nn.BatchNorm2d(1), nn.BatchNorm2d(1)
     new.num_batches_tracked.fill_(7)
-    fitting._follow(kept, new, decay=0.9, steps=1000)
+    fitting._follower(kept, new, decay=0.9)(steps=1000)
     assert kept.num_batches_tracked.item() == 7
 
 

@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 from lesionkit import scenes
 from lesionkit.camera import Camera, aperture
 from lesionkit.raymarch import FAR_MM, NEAR_MM, Tube, coarse_to_fine, march, scene_function
+from lesionkit.scene_draw import draw
 from lesionkit.scenes import SceneConfig, SceneError, Scenes, render_scenes, stream_scenes
 
 NAMES = ("basic", "standard", "hard", "examination", "blind_end")
@@ -77,7 +78,7 @@ def test_a_scene_does_not_depend_on_batch_chunk_or_first(some, monkeypatch):
 
 def test_streaming_renders_a_chunk_when_it_is_asked_for(monkeypatch):
     asked = []
-    monkeypatch.setattr(scenes, "_render", lambda draws, *rest: asked.append(len(draws)) or "a chunk")
+    monkeypatch.setattr(scenes, "_render", lambda drawn, *rest: asked.append(len(drawn)) or "a chunk")
     stream = stream_scenes(10**9, 64, 0, "cpu")
     assert isinstance(stream, GeneratorType)
     assert [next(stream), next(stream)] == ["a chunk"] * 2
@@ -183,9 +184,7 @@ def test_the_camera_matrix_projects_depth_back_to_its_pixels(change):
     """Points from depth, rays and lens; matrix and distortion take them back to where they were seen."""
     config = replace(SMOOTH, **change)
     scene = render_scenes(2, 64, 1, "cpu", config)
-    draws = [scenes.Draw(np.random.default_rng([1, number]), config) for number in range(2)]
-    cpu = torch.device("cpu")
-    lens = scenes._stack(draws, "camera", Camera, cpu)
+    lens = scenes._put(draw(1, range(2), config).camera, Camera, torch.device("cpu"))
     rays = scenes._camera_rays(replace(lens, rotation=torch.eye(3).expand(2, 3, 3)), 64)
     x, y, z = (rays * scene.depth).unbind(1)
     fx, fy = scene.intrinsics[:, 0, 0, None, None], scene.intrinsics[:, 1, 1, None, None]
@@ -206,9 +205,8 @@ def test_lookalikes_are_no_lesions():
     assert not any(with_them.lesions)
     changed = (with_them.depth - without.depth).abs().amax(dim=(1, 2, 3))
     assert (changed > 0.3).float().mean() > 0.3
-    draws = [scenes.Draw(np.random.default_rng([5, number]), config) for number in range(40)]
-    heights = [element["height"] for draw in draws for element in draw.elements]
-    assert min(heights) < 0 < max(heights)
+    heights = draw(5, range(40), config).shape["height"]
+    assert heights.min() < 0 < heights.max()
 
 
 # --- configurations and errors
@@ -273,11 +271,10 @@ def test_slices_and_joins_keep_lesions_with_their_pictures(some):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_drawn_scenes_depth_is_that_of_a_long_plain_march(name):
     """Against 300 short steps from the lens, without the shortcuts of `coarse_to_fine`."""
-    draws = [scenes.Draw(np.random.default_rng([0, number]), CONFIGS[name]) for number in range(2)]
-    cpu = torch.device("cpu")
-    tube, camera = (scenes._stack(draws, part, cls, cpu) for part, cls in (("tube", Tube), ("camera", Camera)))
+    drawn, cpu = draw(0, range(2), CONFIGS[name]), torch.device("cpu")
+    tube, camera = scenes._put(drawn.tube, Tube, cpu), scenes._put(drawn.camera, Camera, cpu)
     rays = scenes._camera_rays(camera, 64)
-    elements = scenes._place_elements(draws, tube, rays, aperture(camera, 64, 64))
+    elements, _ = scenes._place_elements(drawn, tube, rays, aperture(camera, 64, 64))
     depth = coarse_to_fine(tube, elements, rays).flatten(1)
     exact = march(tube, elements, rays.flatten(2), torch.full_like(depth, NEAR_MM), steps=300, slope=2.2)
     error = ((depth - exact) / exact)[exact < 120].abs()

@@ -1,0 +1,62 @@
+"""What only a GPU can show: the same scenes, the same detections and a training there. Skipped without one."""
+
+import pytest
+import torch
+
+from lesionkit import frames, training
+from lesionkit.depth import DepthNet
+from lesionkit.detector import Detector
+from lesionkit.fitting import TrainConfig
+from lesionkit.preprocess import Augment, Views, preprocess
+from lesionkit.scenes import SceneConfig, render_scenes
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("name", ["standard", "hard", "examination"])
+def test_scenes_are_those_of_the_cpu(gpu, name):
+    config = getattr(SceneConfig, name)()
+    there, here = (render_scenes(20, 64, 3, device, config) for device in (gpu, "cpu"))
+    assert there.image.device.type == "cuda"
+    apart = ((there.depth.cpu() - here.depth) / here.depth).abs()
+    assert (apart > 0.01).float().mean() < 0.01  # rays that graze an edge
+    assert apart.median() < 1e-4
+    assert (there.instance.cpu() != here.instance).float().mean() < 0.005
+    assert (there.image.cpu() - here.image).abs().mean() < 0.005
+    listed = [[(one.paris, round(one.size_mm, 2)) for one in lesions] for lesions in there.lesions]
+    expected = [[(one.paris, round(one.size_mm, 2)) for one in lesions] for lesions in here.lesions]
+    assert sum(a == b for a, b in zip(listed, expected, strict=True)) >= 18  # one at the edge of sight may come or go
+
+
+def test_preprocessing_is_that_of_the_cpu(gpu):
+    image = render_scenes(4, 96, 0, "cpu", SceneConfig.hard()).image
+    there, here = preprocess(image.to(gpu), 64), preprocess(image, 64)
+    assert torch.equal(there.box.cpu(), here.box)
+    torch.testing.assert_close(there.image.cpu(), here.image, rtol=1e-3, atol=1e-3)
+
+
+def test_detections_are_those_of_the_cpu(gpu):
+    image = render_scenes(4, 160, 0, "cpu", SceneConfig.standard()).image
+    for frozen in (False, True):
+        nets = [Detector.from_pretrained("reference", device) for device in (gpu, "cpu")]
+        there, here = (net.freeze()(image) if frozen else net(image) for net in nets)
+        assert (there.probability - here.probability).abs().max() < 0.05
+        assert ((there.depth - here.depth).abs() / here.depth).median() < 0.005
+
+
+@pytest.mark.parametrize("stages", [Views(), Augment(training.DEPTH_AUGMENT)], ids=["views", "augment"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_depth_is_learned_from_new_scenes_in_every_epoch(gpu, stages, precision):
+    """Straight from the renderer: each epoch's scenes are others, and never leave the device."""
+    asked, config = [], SceneConfig.standard()
+
+    def scenes(epoch: int) -> dict[str, torch.Tensor]:
+        asked.append(epoch)
+        return frames.depth_frames([(config, 32, 0)], 96, gpu, kept=False, first=32 * epoch)
+
+    how = TrainConfig(epochs=6, batch_size=8, sizes_px=(64, 96), precision=precision)
+    net, history = training.train_depth(scenes, how, gpu, DepthNet(), stages, log=lambda line: None)
+    assert asked == list(range(6))
+    assert history.loss[-1] < history.loss[0]
+    assert all(value.device.type == "cuda" for value in scenes(0).values())
+    assert next(net.parameters()).device.type == "cuda"
