@@ -81,7 +81,7 @@ def rendered_frames(
 
 def _room(
     channels: dict[str, int], count: int, size_px: int, kinds: dict[str, torch.dtype] | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
 ) -> dict[str, Tensor]:
     """Empty tensors for `count` frames, float32 or of other `kinds`: joining chunks would need twice the memory."""
     kinds, shape = kinds or dict.fromkeys(channels), (size_px, size_px)

@@ -18,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from lesionkit.fused import Fused
+
 FAR_MM = 220.0  # no ray is followed further; the light is gone long before
 NEAR_MM = 0.5
 
@@ -218,29 +220,54 @@ class _AnyTube(Tube):
     has_corner = is_swollen = is_uneven = True
 
 
+def _complete(tube: Tube, elements: Elements | None) -> tuple[Tube, Elements | None]:
+    """As they are, with nothing left out."""
+    if elements is not None:
+        every = tuple(range(elements.count))
+        elements = replace(elements, raised=every, sunk=every)
+    return _AnyTube(*(getattr(tube, field.name) for field in fields(Tube))), elements
+
+
 @lru_cache(maxsize=1)
 def _program() -> Callable[..., Tensor]:
-    """As `_eager`, compiled for tensors of any size; made once, compiled when it is first called."""
+    """As `_eager`, by torch.compile for tensors of any size; made once, compiled when it is first called."""
     program = torch.compile(_eager, dynamic=True)
+    return lambda tube, elements, *point: program(*_complete(tube, elements), *point)
+
+
+@lru_cache(maxsize=4)
+def _kernel(device: torch.device, bare: bool) -> Callable[..., Tensor]:
+    """As `_eager`, as one CUDA kernel; `bare` without elements."""
+    tube_names, names = ([field.name for field in fields(kind)] for kind in (Tube, Elements))
+    names, loop = [] if bare else [name for name in names if name not in ("raised", "sunk")], None
+
+    def function(facts: list[Tensor], x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        tube, rest = Tube(*facts[: len(tube_names)]), facts[len(tube_names) :]
+        elements = None if bare else Elements(**dict(zip(names, rest, strict=True)), raised=(), sunk=())
+        return _eager(*_complete(tube, elements), x, y, z)
 
     def evaluate(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        tube = _AnyTube(*(getattr(tube, field.name) for field in fields(Tube)))
-        if elements is not None:
-            every = tuple(range(elements.count))
-            elements = replace(elements, raised=every, sunk=every)
-        return program(tube, elements, x, y, z)
+        nonlocal loop
+        facts = [getattr(tube, name) for name in tube_names] + [getattr(elements, name) for name in names]
+        loop = loop or Fused(function, facts)
+        return loop(facts, x, y, z)
 
     return evaluate
 
 
+def _compiled(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    program = _kernel(x.device, elements is None) if x.is_cuda else _program()
+    return program(tube, elements, x, y, z)
+
+
 @contextmanager
 def compiled() -> Iterator[None]:
-    """Inside it scenes are rendered by a program that torch.compile makes of f, one loop in place of some hundred
-    passes over memory: for thousands of scenes, since compiling takes about a minute (`benchmarks/scenes.py --compiled`
-    measures the gain). The same scenes up to rounding. It needs what torch.compile needs, on a CPU a C++ compiler;
-    torch's error says so where there is none."""
+    """Inside it scenes are rendered by a program that is made of f, one loop in place of some hundred passes over
+    memory; for thousands of scenes (`benchmarks/scenes.py --compiled` measures the gain). The same scenes up to
+    rounding. On a CPU torch.compile makes it, which takes about a minute and needs a C++ compiler (torch's error says
+    so where there is none); on a GPU `fused` does, within seconds."""
     global _evaluate
-    before, _evaluate = _evaluate, _program()
+    before, _evaluate = _evaluate, _compiled
     try:
         yield
     finally:

@@ -1,9 +1,11 @@
 """What only a GPU can show: the same scenes, the same detections and a training there. Skipped without one."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
-from lesionkit import frames, training
+from lesionkit import frames, raymarch, training
 from lesionkit.depth import DepthNet
 from lesionkit.detector import Detector
 from lesionkit.fitting import TrainConfig
@@ -13,10 +15,13 @@ from lesionkit.scenes import SceneConfig, render_scenes
 pytestmark = pytest.mark.gpu
 
 
+@pytest.mark.parametrize("how", [nullcontext, raymarch.compiled], ids=["plain", "compiled"])
 @pytest.mark.parametrize("name", ["standard", "hard", "examination"])
-def test_scenes_are_those_of_the_cpu(gpu, name):
+def test_scenes_are_those_of_the_cpu(gpu, name, how):
     config = getattr(SceneConfig, name)()
-    there, here = (render_scenes(20, 64, 3, device, config) for device in (gpu, "cpu"))
+    here = render_scenes(20, 64, 3, "cpu", config)
+    with how():
+        there = render_scenes(20, 64, 3, "cuda", config)
     assert there.image.device.type == "cuda"
     apart = ((there.depth.cpu() - here.depth) / here.depth).abs()
     assert (apart > 0.01).float().mean() < 0.01  # rays that graze an edge
@@ -38,7 +43,7 @@ def test_preprocessing_is_that_of_the_cpu(gpu):
 def test_detections_are_those_of_the_cpu(gpu):
     image = render_scenes(4, 160, 0, "cpu", SceneConfig.standard()).image
     for frozen in (False, True):
-        nets = [Detector.from_pretrained("reference", device) for device in (gpu, "cpu")]
+        nets = [Detector.from_pretrained("reference", device) for device in ("cuda", "cpu")]
         there, here = (net.freeze()(image) if frozen else net(image) for net in nets)
         assert (there.probability - here.probability).abs().max() < 0.05
         assert ((there.depth - here.depth).abs() / here.depth).median() < 0.005
