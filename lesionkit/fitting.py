@@ -174,7 +174,7 @@ def rescaled(augment: Callable[[Batch], Batch] | None, sizes_px: tuple[int, ...]
 def make_accelerator(device: torch.device | str, precision: str = "fp32") -> Accelerator:
     """accelerate's device and precision; its process-wide state is reset, as one notebook fits several models."""
     device = torch.device(device)
-    if device.type == "cuda":
+    if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     AcceleratorState._reset_state(reset_partial_state=True)
     precision = {"fp32": "no"}.get(precision, precision)

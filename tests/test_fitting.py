@@ -96,6 +96,34 @@ def test_same_seed_same_weights_and_another_seed_others():
     assert not torch.allclose(weights(one[0]), weights(other[0]))
 
 
+def test_samples_can_be_others_in_every_epoch(tmp_path):
+    """A function of the epoch: asked once for each, also after a break; what always says the same is as tensors are."""
+    whole, asked = data(), []
+
+    def given(epoch: int) -> dict[str, torch.Tensor]:
+        asked.append(epoch)
+        return {name: value.roll(epoch, dims=0) for name, value in whole.items()}
+
+    def trained(samples, config=CONFIG, log=lambda line: None, **how) -> nn.Module:
+        torch.manual_seed(0)
+        model = Tiny()
+        fit(model, samples, objective, config, "cpu", log=log, **how)
+        return model
+
+    unbroken = trained(given)
+    assert asked == [0, 1, 2]
+    assert not torch.equal(weights(unbroken), weights(trained(whole)))
+    assert torch.equal(weights(trained(lambda epoch: whole)), weights(trained(whole)))
+
+    def killed(line: str) -> None:
+        raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "fit.pt"
+    with pytest.raises(KeyboardInterrupt):
+        trained(given, log=lambda line: "epoch 2" in line and killed(line), checkpoint=checkpoint)
+    assert torch.equal(weights(trained(given, checkpoint=checkpoint)), weights(unbroken))
+
+
 def test_what_was_drawn_before_does_not_matter():
     torch.manual_seed(0)
     model = Tiny()

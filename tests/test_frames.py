@@ -184,3 +184,15 @@ def test_depth_frames_are_the_frames_of_the_training_stream(tmp_path, monkeypatc
     }  # fmt: skip
     for name, values in training.unpacked(data).items():
         torch.testing.assert_close(values, getattr(wanted, name), rtol=1e-3, atol=0.5001 / 255)
+
+
+def test_depth_frames_straight_from_the_renderer_are_the_next_of_the_same_stream(tmp_path, monkeypatch):
+    monkeypatch.setattr(scene_cache, "default_folder", lambda: tmp_path)
+    wanted = [(SceneConfig.basic(), 3, 0), (SceneConfig.hard(), 2, 1)]
+    kept = depth_frames([(config, 2 * count, seed) for config, count, seed in wanted], 32)
+    files = sorted(tmp_path.rglob("*"))
+    first, next_ = (depth_frames(wanted, 32, kept=False, first=first) for first in (0, 2))
+    assert sorted(tmp_path.rglob("*")) == files  # nothing is kept
+    for name, values in training.unpacked(kept).items():
+        for found, rows in ((first, [0, 1, 2, 6, 7]), (next_, [2, 3, 4, 8, 9])):
+            torch.testing.assert_close(training.unpacked(found)[name], values[rows], rtol=1e-3, atol=1.001 / 255)

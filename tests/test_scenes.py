@@ -76,6 +76,22 @@ def test_a_scene_does_not_depend_on_batch_chunk_or_first(some, monkeypatch):
     assert_equal(render_scenes(6, 64, 0, "cpu", SceneConfig.hard(), first=4), whole[4:10])
 
 
+def test_scenes_drawn_ahead_by_other_processes_are_the_same(some, monkeypatch):
+    monkeypatch.setattr(scenes, "CHUNK", 3)
+    config = SceneConfig.hard()
+    assert_equal(render_scenes(12, 64, 0, "cpu", config, workers=2), some["hard"])
+    stream = stream_scenes(10**6, 64, 0, "cpu", config, workers=2)
+    assert_equal(next(stream), some["hard"][:3])
+    stream.close()  # nobody asks for the rest: the next stream does not wait for it
+    assert_equal(render_scenes(2, 64, 0, "cpu", config, workers=2), some["hard"][:2])
+
+
+def test_a_gpu_renders_as_many_at_a_time_as_its_memory_is_meant_for():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert scenes.chunk_size(128, cpu) == scenes.chunk_size(512, cpu) == scenes.CHUNK
+    assert [scenes.chunk_size(size_px, gpu) for size_px in (32, 128, 256, 4096)] == [512, 512, 128, 1]
+
+
 def test_streaming_renders_a_chunk_when_it_is_asked_for(monkeypatch):
     asked = []
     monkeypatch.setattr(scenes, "_render", lambda drawn, *rest: asked.append(len(drawn)) or "a chunk")
