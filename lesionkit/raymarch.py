@@ -249,8 +249,9 @@ def _kernel(device: torch.device, bare: bool) -> Callable[..., Tensor]:
     def evaluate(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         nonlocal loop
         facts = [getattr(tube, name) for name in tube_names] + [getattr(elements, name) for name in names]
-        loop = loop or Fused(function, facts)
-        return loop(facts, x, y, z)
+        with torch.cuda.device_of(x):  # kernels start on the current device
+            loop = loop or Fused(function, facts)
+            return loop(facts, x, y, z)
 
     return evaluate
 
