@@ -112,7 +112,7 @@ def report_compiled(found: dict, count: int, size_px: int) -> None:
 @click.option("--device", default="auto", show_default=True)
 @click.option("--config", default="standard", type=click.Choice(CONFIGS), show_default=True)
 @click.option("--workers", default=0, show_default=True, help="Processes that draw ahead of the renderer.")
-@click.option("--compiled", is_flag=True, help="Measure what torch.compile gains, and nothing else.")
+@click.option("--compiled", is_flag=True, help="Measure what compiling gains, and nothing else.")
 def main(
     count: int, size_px: int, repeats: int, seed: int, device: str, config: str, workers: int, compiled: bool
 ) -> None:

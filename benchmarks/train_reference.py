@@ -2,14 +2,14 @@
 
     LESIONKIT_DATA=... python benchmarks/train_reference.py --out runs/reference
 
-Stages, each resumable after a kill: depth network on rendered scenes (three steps; on a GPU `--fresh --compiled
---depth-batch 64` has new scenes all the time, straight from the renderer); segmentation on the
-training parts of Kvasir-SEG and CVC-ClinicDB (PraNet split, less the validation part) with lesion-free crops and
-mirrored halves of the same images and rendered scenes; the mean of its last stages; two short trainings that fork from
-that mean, the mean of all three, and the same once more from there; threshold fixed on the validation part. With all
-of this chosen, the forks are trained once more on the whole training part, validation images included, as published
-tables do. Writes chosen.safetensors (before the validation images are learned from) and weights.safetensors; the test
-parts are not touched here (benchmarks/evaluate_reference.py does that).
+Stages, each resumable after a kill: depth network on rendered scenes (three steps; on a GPU `--fresh --compiled`
+has new scenes all the time, straight from the renderer); segmentation on the training parts of Kvasir-SEG and CVC-
+ClinicDB (PraNet split, less the validation part) with lesion-free crops and mirrored halves of the same images and
+rendered scenes; the mean of its last stages; two short trainings that fork from that mean, the mean of all three,
+and the same once more from there; threshold fixed on the validation part. With all of this chosen, the forks are
+trained once more on the whole training part, validation images included, as published tables do. Writes
+chosen.safetensors (before the validation images are learned from) and weights.safetensors; the test parts are not
+touched here (benchmarks/evaluate_reference.py does that).
 """
 
 import time
@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import click
@@ -32,6 +31,7 @@ from lesionkit.devices import resolve, seed_everything
 from lesionkit.frames import (
     Frames,
     depth_frames,
+    fresh_depth_frames,
     join,
     lesion_free_crops,
     lesion_free_mirrors,
@@ -46,16 +46,18 @@ from lesionkit.training import DEPTH_AUGMENT, TrainConfig, estimate_depth, train
 
 @dataclass(frozen=True)
 class DepthStage:
-    scenes: dict[str, int]  # how many of each SceneConfig, always the first ones
+    scenes: dict[str, int]  # how many of each SceneConfig; always the first ones, if they are not renewed
     sizes_px: tuple[int, ...]  # edges that a batch is resized to
     epochs: int
     rate: float  # peak learning rate
+    batch: int = 16
+    precision: str = "auto"
     renewed: int = 0  # after so many epochs others are rendered in place of these, straight from the renderer; 0: never
 
 
-Scenes = dict[str, torch.Tensor] | Callable[[int], dict[str, torch.Tensor]]
+Samples = dict[str, torch.Tensor] | Callable[[int], dict[str, torch.Tensor]]
 
-SCENE_PX = 256  # rendered once at this edge, for all stages
+SCENE_PX = 256  # rendered at this edge, for all stages
 # Where the camera looks decides more than how many scenes there are: most look along the lumen, as in an examination.
 # Small images first; the last stage has more scenes lit as physics has it, or tubes lit like that are forgotten.
 DEPTH_STAGES = (
@@ -64,11 +66,15 @@ DEPTH_STAGES = (
     DepthStage({"examination": 3072, "blind_end": 1024, "standard": 2560}, (256, 320), 3, 7e-4),
 )
 # The same on a GPU, whose renderer is fast enough for scenes that are seen three times only: what an H200 had done in
-# five minutes, with 64 images at once in float32.
+# five minutes.
 FRESH_STAGES = (
-    DepthStage({"examination": 2183, "blind_end": 504, "standard": 756, "hard": 588}, (160, 192, 224), 24, 3e-3, 3),
-    DepthStage({"examination": 2015, "blind_end": 504, "standard": 1092, "hard": 420}, (192, 224, 256), 24, 2e-3, 3),
-    DepthStage({"examination": 1763, "blind_end": 504, "standard": 1763}, (256, 320), 18, 1e-3, 3),
+    DepthStage(
+        {"examination": 2183, "blind_end": 504, "standard": 756, "hard": 588}, (160, 192, 224), 24, 3e-3, 64, "fp32", 3
+    ),
+    DepthStage(
+        {"examination": 2015, "blind_end": 504, "standard": 1092, "hard": 420}, (192, 224, 256), 24, 2e-3, 64, "fp32", 3
+    ),
+    DepthStage({"examination": 1763, "blind_end": 504, "standard": 1763}, (256, 320), 18, 1e-3, 64, "fp32", 3),
 )
 DRAWING = 8  # processes that draw scenes for the GPU's renderer
 SCENE_SEEDS = {"examination": 9400, "blind_end": 9500, "standard": 9600, "hard": 9700}
@@ -90,7 +96,7 @@ FORK_SHARE = 0.25  # of each fork's weights in the mean; the rest is what they b
 ROUNDS = 2  # the second two begin from the first two's mean
 
 
-def depth_scenes(stage: DepthStage, number: int, device: torch.device, seed: int, scale: float) -> Scenes:
+def depth_scenes(stage: DepthStage, number: int, device: torch.device, seed: int, scale: float) -> Samples:
     """What stage `number` learns from: the same scenes in every epoch, or a function of the epoch."""
     counts = {name: max(round(count * scale), 1) for name, count in stage.scenes.items()}
 
@@ -99,39 +105,42 @@ def depth_scenes(stage: DepthStage, number: int, device: torch.device, seed: int
 
     if not stage.renewed:
         return depth_frames(wanted(seed), SCENE_PX)
+    kept: dict[int, dict[str, torch.Tensor]] = {}
 
-    @lru_cache(maxsize=1)
-    def batch_of(pool: int) -> dict[str, torch.Tensor]:
-        begin = time.perf_counter()
-        how = {"kept": False, "first": pool * max(counts.values()), "workers": DRAWING}
-        frames = depth_frames(wanted(seed + 1000 * number), SCENE_PX, device, **how)
-        log(f"{len(frames['image'])} new scenes in {time.perf_counter() - begin:.1f} s")
-        return frames
+    def samples(epoch: int) -> dict[str, torch.Tensor]:
+        pool = epoch // stage.renewed
+        if pool not in kept:
+            kept.clear()  # there may not be room for two
+            begin, first = time.perf_counter(), pool * max(counts.values())
+            kept[pool] = fresh_depth_frames(wanted(seed + 1000 * number), SCENE_PX, device, first, DRAWING)
+            log(f"{sum(counts.values())} new scenes in {time.perf_counter() - begin:.1f} s")
+        return kept[pool]
 
-    return lambda epoch: batch_of(epoch // stage.renewed)
+    return samples
 
 
 def depth_stage(
-    out: Path, device: torch.device, seed: int, precision: str, scale: float, recipe: Sequence[DepthStage], batch: int
+    out: Path, device: torch.device, seed: int, precision: str | None, scale: float, recipe: Sequence[DepthStage]
 ) -> DepthNet:
     """`scale` < 1 shortens it, for a trial. Everything that the network learns depth from is rendered."""
-    net = None
+    net, steps, fresh = None, [], bool(recipe[-1].renewed)
     for number, stage in enumerate(recipe, start=1):
-        finished = out / f"depth-{number}.safetensors"
+        finished = out / f"{'fresh-' if fresh else ''}depth-{number}.safetensors"
         if finished.exists():
             net = load_depth(finished)
-            continue
-        config = TrainConfig(
-            stage.epochs, batch, stage.rate, average=0.998, sizes_px=stage.sizes_px, precision=precision,
-            seed=seed + number,
-        )  # fmt: skip
-        how = {"log": log, "checkpoint": out / f"depth-{number}.pt"}
-        views = Views(replace(DEPTH_AUGMENT, blur=0.25))
-        net, _ = train_depth(depth_scenes(stage, number, device, seed, scale), config, device, net, views, **how)
-        save_depth(net, finished)
-    if recipe[-1].renewed:  # the last two steps' mean knows scenes that neither has seen a little better than the last
-        steps = [load_depth(out / f"depth-{number}.safetensors") for number in (len(recipe) - 1, len(recipe))]
-        net.load_state_dict(mean_of([(0.5, step.state_dict()) for step in steps]))
+        else:
+            config = TrainConfig(
+                stage.epochs, stage.batch, stage.rate, average=0.998, sizes_px=stage.sizes_px,
+                precision=precision or stage.precision, seed=seed + number,
+            )  # fmt: skip
+            how = {"log": log, "checkpoint": finished.with_suffix(".pt")}
+            views = Views(replace(DEPTH_AUGMENT, blur=0.25))
+            net, _ = train_depth(depth_scenes(stage, number, device, seed, scale), config, device, net, views, **how)
+            save_depth(net, finished)
+        steps.append({name: value.cpu().clone() for name, value in net.state_dict().items()})
+    if fresh:  # the last two steps' mean knows scenes that neither has seen a little better than the last
+        net.load_state_dict(mean_of([(0.5, step) for step in steps[-2:]]))
+    save_depth(net, out / "depth.safetensors")
     return net
 
 
@@ -284,23 +293,22 @@ def log(line: str) -> None:
 @click.option("--split", type=click.Choice(list(SPLITS)), default="pranet")
 @click.option("--stages", default=len(SEGMENTER_STAGES), help="how many of the segmenter's, for a shorter training")
 @click.option("--guidance", type=click.Choice(USABLE_GUIDANCE), default="depth")
-@click.option("--depth-precision", default="auto", help="bf16 is faster on CPUs with matrix tiles")
+@click.option("--depth-precision", default=None, help="bf16 is faster on CPUs with matrix tiles [the recipe's]")
 @click.option("--depth-scale", default=1.0, help="below 1 shortens the depth training, for a trial")
-@click.option("--compiled", is_flag=True, help="torch.compile renders what depth is learned from: faster, same scenes")
+@click.option("--compiled", is_flag=True, help="render depth's scenes by a compiled program: faster, the same scenes")
 @click.option("--fresh", is_flag=True, help="depth from new scenes all the time, for a GPU")
-@click.option("--depth-batch", default=16, help="images at once in the depth training")
 @click.option("--only-depth", is_flag=True, help="stop after the depth network")
 def main(
     out: Path, device: str, size_px: int, encoder: str, precision: str, alarm_limit: float, seed: int, split: str,
-    stages: int, guidance: str, depth_precision: str, depth_scale: float, compiled: bool, fresh: bool,
-    depth_batch: int, only_depth: bool,
+    stages: int, guidance: str, depth_precision: str | None, depth_scale: float, compiled: bool, fresh: bool,
+    only_depth: bool,
 ) -> None:
     device = resolve(device)
     seed_everything(seed)
     torch.use_deterministic_algorithms(False)  # speed; the seeds still fix data and order
     with raymarch.compiled() if compiled else nullcontext():
         recipe = FRESH_STAGES if fresh else DEPTH_STAGES
-        net = depth_stage(out, device, seed, depth_precision, depth_scale, recipe, depth_batch)
+        net = depth_stage(out, device, seed, depth_precision, depth_scale, recipe)
     log(f"depth on held-out scenes: {depth_report(net, device, size_px, seed)}")
     if only_depth:
         return

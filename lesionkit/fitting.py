@@ -93,11 +93,12 @@ def fit(
 
     Under `torchrun` the processes share each batch, and the first of them logs and writes.
 
-    data: tensors with one row per sample, on any device, or a function that gives them for an epoch (0, 1, …), always
-    as many: new scenes straight from the renderer, say. augment: from batch to batch, on the device. checkpoint: a
-    file written after every epoch; when it exists the training goes on from it, if it is of the same configuration,
-    number of samples and `label`, which says what else makes this training. Raises TrainingError when it is not, when
-    there are no samples, or when the loss is no longer finite.
+    data: tensors with one row per sample, on any device; or a function that gives them for an epoch (0, 1, …), always
+    as many and by the epoch alone: new scenes straight from the renderer, say. It is asked for epoch 0 in any case.
+    augment: from batch to batch, on the device. checkpoint: a file written after every epoch; when it exists the
+    training goes on from it, if it is of the same configuration, number of samples and `label`, which says what else
+    makes this training. Raises TrainingError when it is not, when there are no samples or another number in a later
+    epoch, or when the loss is no longer finite.
     """
     given = data if callable(data) else lambda epoch: data
     samples = _Samples(given(0))
@@ -126,6 +127,8 @@ def fit(
         if epoch and callable(data):
             samples.tensors = {}  # there may not be room for both
             samples.tensors = given(epoch)
+            if len(samples) != made_by["samples"]:
+                raise TrainingError(f"epoch {epoch + 1} has {len(samples)} samples, the first {made_by['samples']}")
         # an epoch is the same whether or not it follows a restart; augmentation differs from process to process
         order.manual_seed(config.seed * 1000 + epoch)
         torch.manual_seed(config.seed * 1000 + epoch + 1_000_003 * accelerator.process_index)

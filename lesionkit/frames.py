@@ -4,7 +4,7 @@ Letters: n frames, s = size_px. Images are preprocessed ([8]) and in [0, 1]; mas
 rendered scenes, absent on real images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lesionkit import datasets
+from lesionkit.devices import resolve
 from lesionkit.preprocess import content_mask, crop_resize, preprocess
 from lesionkit.scene_cache import cached_scenes
 from lesionkit.scenes import Lesion, SceneConfig, Scenes, stream_scenes
@@ -104,22 +105,35 @@ def _of_scenes(scenes: Scenes, size_px: int) -> Frames:
 
 
 def depth_frames(
-    wanted: Sequence[tuple[SceneConfig, int, int]], size_px: int, device: str | torch.device = "cpu",
-    kept: bool = True, first: int = 0, workers: int = 0,
+    wanted: Sequence[tuple[SceneConfig, int, int]], size_px: int, device: str | torch.device = "cpu"
 ) -> dict[str, Tensor]:
     """What depth is learned from and no more: image n×3×s×s, depth and content n×1×s×s of the training stream. For
-    thousands of scenes, so in few bytes: image uint8, depth float16, content bool (10,000 scenes of 256 px are 4 GB;
-    `training.train_depth` takes them as they are).
+    thousands of scenes, so kept on disk, and in memory in few bytes: image uint8, depth float16, content bool (10,000
+    scenes of 256 px are 4 GB; `training.train_depth` takes them as they are).
 
-    wanted: configuration, how many scenes, and their seed. kept: on disk, and in the processor's memory; else straight
-    from the renderer and on its device: the scenes numbered `first`, `first` + 1, …, drawn by `workers` processes.
+    wanted: configuration, how many scenes, and their seed.
     """
+    return _for_depth(wanted, size_px, "cpu", partial(cached_scenes, device=device))
+
+
+def fresh_depth_frames(
+    wanted: Sequence[tuple[SceneConfig, int, int]], size_px: int, device: str | torch.device = "auto", first: int = 0,
+    workers: int = 0,
+) -> dict[str, Tensor]:
+    """As `depth_frames`, straight from the renderer and on its device, for a GPU: the scenes numbered `first`, `first`
+    + 1, … of each configuration's stream, drawn by `workers` processes."""
+    place = resolve(str(device))
+    return _for_depth(wanted, size_px, place, partial(stream_scenes, device=place, first=first, workers=workers))
+
+
+def _for_depth(
+    wanted: Sequence[tuple[SceneConfig, int, int]], size_px: int, place: str | torch.device,
+    stream: Callable[..., Iterator[Scenes]],
+) -> dict[str, Tensor]:
     kinds, n = {"image": torch.uint8, "depth": torch.float16, "content": torch.bool}, sum(n for _, n, _ in wanted)
-    channels, place = {"image": 3, "depth": 1, "content": 1}, "cpu" if kept else device
-    data, at = _room(channels, n, size_px, kinds, place), 0
-    stream = cached_scenes if kept else partial(stream_scenes, first=first, workers=workers)
+    data, at = _room({"image": 3, "depth": 1, "content": 1}, n, size_px, kinds, place), 0
     for config, count, seed in wanted:
-        for scenes in stream(count, size_px, seed + STREAMS["train"], device, config):
+        for scenes in stream(count, size_px, seed + STREAMS["train"], config=config):
             chunk = _of_scenes(scenes, size_px)
             at = _put(data, replace(chunk, image=(chunk.image * 255).round()), at)
     return data

@@ -7,8 +7,8 @@ of them. The function stays the only source of what is computed.
 Letters: b scenes, n points a scene, m facts a scene. What does not depend on the points (the facts) is left to torch,
 once for all points of a scene.
 
-torch.compile does the same in general. On a CPU it is used (`raymarch.compiled`) and is six times as fast as this C by
-gcc; on a GPU it had not ended compiling the renderer's function after two minutes, where this takes seconds.
+torch.compile does the same in general and is used on a CPU (`raymarch.compiled`), where it makes use of vectors as
+well; for a GPU it takes minutes to compile the renderer's function, this takes seconds.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ Loop = Callable[[list], None]  # of facts b×m, x, y, z, out b×n, and the numbe
 
 
 class FusedError(RuntimeError):
-    """A function that cannot be fused; one sentence."""
+    """A function that cannot be fused, or points that it cannot take; one sentence."""
 
 
 def for_gpu(m: int, body: str) -> Loop:
@@ -62,7 +62,8 @@ class Fused:
 
     facts: what the trace is made with; their number of scenes does not matter, their device does. compiler: from the
     number of facts and the loop's body in C to the loop. The facts of the last call are remembered, since a march asks
-    for the same scenes again and again. Raises FusedError for an operation that is not in IN_C.
+    for the same scenes again and again. Raises FusedError for an operation that is not in IN_C, and for points that are
+    not float32 or of another number of scenes than the facts.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class Fused:
     def __call__(
         self, facts: Sequence[Tensor], x: Float[Tensor, "b n"], y: Float[Tensor, "b n"], z: Float[Tensor, "b n"]
     ) -> Float[Tensor, "b n"]:
-        out, points = torch.empty(x.shape, device=x.device), [p.contiguous() for p in (x, y, z)]
-        self._loop([self._table(tuple(facts)), *points, out, out.numel(), out.shape[1]])
+        table, out = self._table(tuple(facts)), torch.empty_like(x, memory_format=torch.contiguous_format)
+        if any(p.dtype != torch.float32 or p.shape != x.shape for p in (x, y, z)) or len(table) != len(x):
+            raise FusedError(f"points are three float32 tensors {len(table)}×n, one row for each scene of the facts")
+        self._loop([table, *(p.contiguous() for p in (x, y, z)), out, out.numel(), out.shape[1]])
         return out
 
     def _table(self, facts: tuple[Tensor, ...]) -> Float[Tensor, "b m"]:
@@ -117,6 +120,6 @@ def _in_c(node: fx.Node, arguments: list[str]) -> str:
     if name == "pow" and node.args[1] in (2, 4):
         square = f"{arguments[0]} * {arguments[0]}"
         return square if node.args[1] == 2 else f"({square}) * ({square})"
-    if name not in IN_C or node.kwargs.get("alpha", 1) != 1:
+    if name not in IN_C or (node.kwargs and name != "full_like"):  # a keyword changes what is computed
         raise FusedError(f"{node.target} has no form in C: add it to fused.IN_C")
     return IN_C[name].format(*arguments)

@@ -235,15 +235,16 @@ def _program() -> Callable[..., Tensor]:
     return lambda tube, elements, *point: program(*_complete(tube, elements), *point)
 
 
-@lru_cache(maxsize=4)
-def _kernel(device: torch.device, bare: bool) -> Callable[..., Tensor]:
-    """As `_eager`, as one CUDA kernel; `bare` without elements."""
-    tube_names, names = ([field.name for field in fields(kind)] for kind in (Tube, Elements))
-    names, loop = [] if bare else [name for name in names if name not in ("raised", "sunk")], None
+@lru_cache(maxsize=8)
+def _kernel(device: torch.device, count: int) -> Callable[..., Tensor]:
+    """As `_eager` with `count` elements, as one CUDA kernel; made when it is first called."""
+    tube_names = [field.name for field in fields(Tube)]
+    names = [field.name for field in fields(Elements) if count and field.name not in ("raised", "sunk")]
+    loop = None
 
     def function(facts: list[Tensor], x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         tube, rest = Tube(*facts[: len(tube_names)]), facts[len(tube_names) :]
-        elements = None if bare else Elements(**dict(zip(names, rest, strict=True)), raised=(), sunk=())
+        elements = Elements(**dict(zip(names, rest, strict=True)), raised=(), sunk=()) if count else None
         return _eager(*_complete(tube, elements), x, y, z)
 
     def evaluate(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -257,7 +258,7 @@ def _kernel(device: torch.device, bare: bool) -> Callable[..., Tensor]:
 
 
 def _compiled(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    program = _kernel(x.device, elements is None) if x.is_cuda else _program()
+    program = _kernel(x.device, elements.count if elements else 0) if x.is_cuda else _program()
     return program(tube, elements, x, y, z)
 
 
@@ -266,7 +267,7 @@ def compiled() -> Iterator[None]:
     """Inside it scenes are rendered by a program that is made of f, one loop in place of some hundred passes over
     memory; for thousands of scenes (`benchmarks/scenes.py --compiled` measures the gain). The same scenes up to
     rounding. On a CPU torch.compile makes it, which takes about a minute and needs a C++ compiler (torch's error says
-    so where there is none); on a GPU `fused` does, within seconds."""
+    so where there is none); on a GPU `fused` does, in about a quarter of that."""
     global _evaluate
     before, _evaluate = _evaluate, _compiled
     try:

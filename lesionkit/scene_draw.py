@@ -1,18 +1,12 @@
 """The drawing of a scene: every random number of it, in a fixed order, from the scene's own generators."""
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
-from multiprocessing import get_context
 
 import numpy as np
 
 from lesionkit.scene_config import LARGEST_BLUR, MAX_ELEMENTS, SceneConfig
 
-AHEAD = 2  # chunks that each process may be ahead of the renderer
 Rows = dict[str, np.ndarray]  # float32, one row a scene
 SHAPE = ("radius", "aspect", "height", "lift", "lumps", "lump_phase", "turn")  # of an element, beside its looks
 
@@ -43,31 +37,6 @@ class Drawn:
 def draw(seed: int, numbers: Sequence[int], config: SceneConfig) -> Drawn:
     """The scenes with these numbers of the stream `seed`."""
     return gather([Draw(np.random.default_rng([seed, number]), config) for number in numbers])
-
-
-def draw_ahead(
-    seed: int, chunks: Iterable[Sequence[int]], config: SceneConfig, workers: int = 0
-) -> Iterator[Drawn]:
-    """`draw` for one chunk of numbers after the other; by as many processes as `workers` says, ahead of who asks."""
-    if not workers:
-        yield from (draw(seed, numbers, config) for numbers in chunks)
-        return
-    submitted = (_pool(workers).submit(draw, seed, numbers, config) for numbers in chunks)
-    waiting = deque(islice(submitted, AHEAD * workers))
-    try:
-        while waiting:
-            drawn = waiting.popleft().result()
-            waiting.extend(islice(submitted, 1))
-            yield drawn
-    finally:  # where nobody asks for the rest
-        for future in waiting:
-            future.cancel()
-
-
-@lru_cache(maxsize=1)
-def _pool(workers: int) -> ProcessPoolExecutor:
-    """Kept for the next stream; ends with this process. A fork would copy a process that runs a GPU."""
-    return ProcessPoolExecutor(workers, get_context("spawn"))
 
 
 def gather(draws: Sequence["Draw"]) -> Drawn:

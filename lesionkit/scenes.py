@@ -21,9 +21,10 @@ from torch.nn import functional as F
 from lesionkit import camera as imaging
 from lesionkit import shading
 from lesionkit.devices import resolve
+from lesionkit.drawing_ahead import draw_ahead
 from lesionkit.raymarch import Elements, Tube, coarse_to_fine, length_of, march, normals
 from lesionkit.scene_config import MAX_ELEMENTS, SceneConfig
-from lesionkit.scene_draw import Draw, Drawn, Rows, draw_ahead, gather
+from lesionkit.scene_draw import Draw, Drawn, Rows, gather
 
 CHUNK = 16  # scenes rendered at a time: bounds the memory, and fits a processor's cache
 CHUNK_PX, LARGEST_CHUNK = 2**23, 512  # on a GPU as many scenes as have so many pixels: a few GB keep it busy

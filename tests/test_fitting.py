@@ -121,7 +121,14 @@ def test_samples_can_be_others_in_every_epoch(tmp_path):
     checkpoint = tmp_path / "fit.pt"
     with pytest.raises(KeyboardInterrupt):
         trained(given, log=lambda line: "epoch 2" in line and killed(line), checkpoint=checkpoint)
+    asked.clear()
     assert torch.equal(weights(trained(given, checkpoint=checkpoint)), weights(unbroken))
+    assert asked in ([0, 1, 2], [0, 2])  # 0 for the number of samples; then from where it was broken
+
+
+def test_another_number_of_samples_in_a_later_epoch_is_refused():
+    with pytest.raises(TrainingError, match="epoch 2 has 8 samples, the first 12"):
+        fit(Tiny(), lambda epoch: data(12 - 4 * epoch), objective, CONFIG, "cpu", log=lambda line: None)
 
 
 def test_what_was_drawn_before_does_not_matter():

@@ -11,6 +11,7 @@ from lesionkit.frames import (
     Frames,
     crop_nearest,
     depth_frames,
+    fresh_depth_frames,
     join,
     lesion_free_crops,
     lesion_free_mirrors,
@@ -191,7 +192,7 @@ def test_depth_frames_straight_from_the_renderer_are_the_next_of_the_same_stream
     wanted = [(SceneConfig.basic(), 3, 0), (SceneConfig.hard(), 2, 1)]
     kept = depth_frames([(config, 2 * count, seed) for config, count, seed in wanted], 32)
     files = sorted(tmp_path.rglob("*"))
-    first, next_ = (depth_frames(wanted, 32, kept=False, first=first) for first in (0, 2))
+    first, next_ = (fresh_depth_frames(wanted, 32, "auto", first) for first in (0, 2))
     assert sorted(tmp_path.rglob("*")) == files  # nothing is kept
     for name, values in training.unpacked(kept).items():
         for found, rows in ((first, [0, 1, 2, 6, 7]), (next_, [2, 3, 4, 8, 9])):

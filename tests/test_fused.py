@@ -11,7 +11,8 @@ import torch
 
 from lesionkit import raymarch
 from lesionkit.fused import Fused, FusedError
-from lesionkit.scenes import SceneConfig, render_scenes
+from lesionkit.raymarch import Elements, Tube
+from lesionkit.scenes import MAX_ELEMENTS, SceneConfig, render_scenes
 
 # for a processor, where a GPU's program cannot be tried: the same body in another frame
 LOOP = """#include <math.h>
@@ -62,8 +63,9 @@ def facts_of(b: int, seed: int) -> list[torch.Tensor]:
     return [torch.rand(b, 1, generator=draw) * 3 - 0.5, torch.randn(b, 3, generator=draw), lit]
 
 
-def test_any_number_of_scenes_and_points_after_one_trace(compiler):
-    fused = Fused(ball, facts_of(3, 0), compiler)
+@pytest.mark.parametrize("traced", [1, 3])
+def test_any_number_of_scenes_and_points_after_one_trace(traced, compiler):
+    fused = Fused(ball, facts_of(traced, 0), compiler)
     for b, n in ((3, 5), (1, 1), (40, 70)):
         facts, points = facts_of(b, b), torch.randn(3, b, n)
         torch.testing.assert_close(fused(facts, *points), ball(facts, *points), rtol=1e-4, atol=1e-5)
@@ -82,6 +84,16 @@ def test_what_has_no_form_in_c_is_named():
         Fused(lambda facts, x, y, z: torch.erf(x) * facts[0], facts_of(2, 0), lambda m, body: None)
     with pytest.raises(FusedError, match=r"add.*has no form in C"):
         Fused(lambda facts, x, y, z: torch.add(x, y, alpha=2.0), facts_of(2, 0), lambda m, body: None)
+    with pytest.raises(FusedError, match=r"div.*has no form in C"):
+        Fused(lambda facts, x, y, z: torch.div(x, y, rounding_mode="floor"), facts_of(2, 0), lambda m, body: None)
+
+
+@pytest.mark.parametrize("points", [torch.ones(3, 4, 5), torch.ones(3, 2, 5, dtype=torch.float64)])
+def test_points_that_do_not_fit_are_refused(points):
+    """Pointers would be read past their end, or bytes as other numbers."""
+    fused = Fused(ball, facts_of(2, 0), lambda m, body: lambda arguments: pytest.fail("was run"))
+    with pytest.raises(FusedError, match="three float32 tensors 2×n"):
+        fused(facts_of(2, 0), *points)
 
 
 @pytest.mark.parametrize("name", ["hard", "examination"])
@@ -90,8 +102,12 @@ def test_scenes_by_the_kernel_are_the_same_up_to_rounding(name, compiler, monkey
     config = getattr(SceneConfig, name)()
     plain = render_scenes(8, 48, 3, "cpu", config)
     monkeypatch.setattr(raymarch, "Fused", lambda function, facts: Fused(function, facts, compiler))
-    kernels = {bare: raymarch._kernel.__wrapped__(torch.device("cpu"), bare) for bare in (True, False)}
-    monkeypatch.setattr(raymarch, "_evaluate", lambda tube, some, *at: kernels[some is None](tube, some, *at))
+    kernels = {count: raymarch._kernel.__wrapped__(torch.device("cpu"), count) for count in (0, MAX_ELEMENTS)}
+
+    def evaluate(tube: Tube, elements: Elements | None, *point: torch.Tensor) -> torch.Tensor:
+        return kernels[elements.count if elements else 0](tube, elements, *point)
+
+    monkeypatch.setattr(raymarch, "_evaluate", evaluate)
     other = render_scenes(8, 48, 3, "cpu", config)
     apart = ((other.depth - plain.depth) / plain.depth).abs()
     assert apart.median() < 1e-6

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from lesionkit import frames, raymarch, training
+from lesionkit import frames, raymarch, scenes, training
 from lesionkit.depth import DepthNet
 from lesionkit.detector import Detector
 from lesionkit.fitting import TrainConfig
@@ -17,11 +17,12 @@ pytestmark = pytest.mark.gpu
 
 @pytest.mark.parametrize("how", [nullcontext, raymarch.compiled], ids=["plain", "compiled"])
 @pytest.mark.parametrize("name", ["standard", "hard", "examination"])
-def test_scenes_are_those_of_the_cpu(gpu, name, how):
+def test_scenes_are_those_of_the_cpu(gpu, name, how, monkeypatch):
+    monkeypatch.setattr(scenes, "LARGEST_CHUNK", 8)
     config = getattr(SceneConfig, name)()
     here = render_scenes(20, 64, 3, "cpu", config)
     with how():
-        there = render_scenes(20, 64, 3, "cuda", config)
+        there = render_scenes(20, 64, 3, "cuda", config, workers=2)
     assert there.image.device.type == "cuda"
     apart = ((there.depth.cpu() - here.depth) / here.depth).abs()
     assert (apart > 0.01).float().mean() < 0.01  # rays that graze an edge
@@ -55,13 +56,13 @@ def test_depth_is_learned_from_new_scenes_in_every_epoch(gpu, stages, precision)
     """Straight from the renderer: each epoch's scenes are others, and never leave the device."""
     asked, config = [], SceneConfig.standard()
 
-    def scenes(epoch: int) -> dict[str, torch.Tensor]:
+    def new_scenes(epoch: int) -> dict[str, torch.Tensor]:
         asked.append(epoch)
-        return frames.depth_frames([(config, 32, 0)], 96, gpu, kept=False, first=32 * epoch)
+        return frames.fresh_depth_frames([(config, 32, 0)], 96, gpu, 32 * epoch)
 
     how = TrainConfig(epochs=6, batch_size=8, sizes_px=(64, 96), precision=precision)
-    net, history = training.train_depth(scenes, how, gpu, DepthNet(), stages, log=lambda line: None)
+    net, history = training.train_depth(new_scenes, how, gpu, DepthNet(), stages, log=lambda line: None)
     assert asked == list(range(6))
     assert history.loss[-1] < history.loss[0]
-    assert all(value.device.type == "cuda" for value in scenes(0).values())
+    assert all(value.device.type == "cuda" for value in new_scenes(0).values())
     assert next(net.parameters()).device.type == "cuda"

@@ -7,14 +7,14 @@ import sys
 import sysconfig
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
-from types import GeneratorType
+from types import GeneratorType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
 
-from lesionkit import scenes
+from lesionkit import drawing_ahead, scenes
 from lesionkit.camera import Camera, aperture
 from lesionkit.raymarch import FAR_MM, NEAR_MM, Tube, coarse_to_fine, march, scene_function
 from lesionkit.scene_draw import draw
@@ -80,10 +80,43 @@ def test_scenes_drawn_ahead_by_other_processes_are_the_same(some, monkeypatch):
     monkeypatch.setattr(scenes, "CHUNK", 3)
     config = SceneConfig.hard()
     assert_equal(render_scenes(12, 64, 0, "cpu", config, workers=2), some["hard"])
-    stream = stream_scenes(10**6, 64, 0, "cpu", config, workers=2)
-    assert_equal(next(stream), some["hard"][:3])
-    stream.close()  # nobody asks for the rest: the next stream does not wait for it
-    assert_equal(render_scenes(2, 64, 0, "cpu", config, workers=2), some["hard"][:2])
+
+
+class Later:
+    """A pool whose work is done when it is asked for."""
+
+    def __init__(self):
+        self.cancelled, self.submitted = 0, 0
+
+    def submit(self, work, *arguments):
+        self.submitted += 1
+        return SimpleNamespace(result=lambda: work(*arguments), cancel=self.cancel)
+
+    def cancel(self):
+        self.cancelled += 1
+
+
+def test_what_was_drawn_ahead_for_nobody_is_cancelled(monkeypatch):
+    pool = Later()
+    monkeypatch.setattr(drawing_ahead, "_pool", lambda workers: pool)
+    stream = drawing_ahead.draw_ahead(0, (range(n, n + 1) for n in range(10**6)), SceneConfig.basic(), workers=2)
+    assert len(next(stream)) == 1
+    stream.close()
+    assert (pool.submitted, pool.cancelled) == (5, 4)  # two a process ahead of the one that was taken
+
+
+def test_after_a_process_has_died_the_next_stream_has_others():
+    def chunks():
+        yield range(1)
+        while True:
+            process = next(iter(drawing_ahead._pool(1)._processes.values()))
+            process.kill()
+            process.join()
+            yield range(1)
+
+    with pytest.raises(drawing_ahead.WorkerError, match="workers=0"):
+        list(drawing_ahead.draw_ahead(0, chunks(), SceneConfig.basic(), workers=1))
+    assert [len(one) for one in drawing_ahead.draw_ahead(0, [range(2)], SceneConfig.basic(), workers=1)] == [2]
 
 
 def test_a_gpu_renders_as_many_at_a_time_as_its_memory_is_meant_for():
