@@ -3,8 +3,8 @@
     LESIONKIT_DATA=... python benchmarks/train_reference.py --out runs/reference
 
 Stages, each resumable after a kill: depth network on rendered scenes (three steps; on a GPU `--fresh --compiled`
-has new scenes all the time, straight from the renderer); segmentation on the training parts of Kvasir-SEG and CVC-
-ClinicDB (PraNet split, less the validation part) with lesion-free crops and mirrored halves of the same images and
+has new scenes all the time, straight from the renderer); segmentation on the training parts of Kvasir-SEG and
+CVC-ClinicDB (PraNet split, less the validation part) with lesion-free crops and mirrored halves of the same images and
 rendered scenes; the mean of its last stages; two short trainings that fork from that mean, the mean of all three,
 and the same once more from there; threshold fixed on the validation part. With all of this chosen, the forks are
 trained once more on the whole training part, validation images included, as published tables do. Writes
