@@ -123,23 +123,22 @@ def depth_stage(
     out: Path, device: torch.device, seed: int, precision: str | None, scale: float, recipe: Sequence[DepthStage]
 ) -> DepthNet:
     """`scale` < 1 shortens it, for a trial. Everything that the network learns depth from is rendered."""
-    net, steps, fresh = None, [], bool(recipe[-1].renewed)
-    for number, stage in enumerate(recipe, start=1):
-        finished = out / f"{'fresh-' if fresh else ''}depth-{number}.safetensors"
+    net, fresh = None, bool(recipe[-1].renewed)
+    files = [out / f"{'fresh-' if fresh else ''}depth-{n}.safetensors" for n in range(1, len(recipe) + 1)]
+    for number, (stage, finished) in enumerate(zip(recipe, files, strict=True), start=1):
         if finished.exists():
             net = load_depth(finished)
-        else:
-            config = TrainConfig(
-                stage.epochs, stage.batch, stage.rate, average=0.998, sizes_px=stage.sizes_px,
-                precision=precision or stage.precision, seed=seed + number,
-            )  # fmt: skip
-            how = {"log": log, "checkpoint": finished.with_suffix(".pt")}
-            views = Views(replace(DEPTH_AUGMENT, blur=0.25))
-            net, _ = train_depth(depth_scenes(stage, number, device, seed, scale), config, device, net, views, **how)
-            save_depth(net, finished)
-        steps.append({name: value.cpu().clone() for name, value in net.state_dict().items()})
+            continue
+        config = TrainConfig(
+            stage.epochs, stage.batch, stage.rate, average=0.998, sizes_px=stage.sizes_px,
+            precision=precision or stage.precision, seed=seed + number,
+        )  # fmt: skip
+        how = {"log": log, "checkpoint": finished.with_suffix(".pt")}
+        views = Views(replace(DEPTH_AUGMENT, blur=0.25))
+        net, _ = train_depth(depth_scenes(stage, number, device, seed, scale), config, device, net, views, **how)
+        save_depth(net, finished)
     if fresh:  # the last two steps' mean knows scenes that neither has seen a little better than the last
-        net.load_state_dict(mean_of([(0.5, step) for step in steps[-2:]]))
+        net.load_state_dict(mean_of([(0.5, load_depth(file).state_dict()) for file in files[-2:]]))
     save_depth(net, out / "depth.safetensors")
     return net
 

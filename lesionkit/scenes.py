@@ -141,7 +141,7 @@ def _render(drawn: Drawn, size_px: int, device: torch.device) -> Scenes:
     tube, camera = _put(drawn.tube, Tube, device), _put(drawn.camera, imaging.Camera, device)
     rays = _camera_rays(camera, size_px)
     inside = imaging.aperture(camera, size_px, size_px)
-    elements, distance = _place_elements(drawn, tube, rays, inside)
+    elements = _place_elements(drawn, tube, rays, inside)
     look, light = _put(drawn.look, shading.Look, device), _put(drawn.light, shading.Light, device)
     depth = coarse_to_fine(tube, elements, rays)
     points = (rays * depth[:, None]).flatten(2)
@@ -155,7 +155,7 @@ def _render(drawn: Drawn, size_px: int, device: torch.device) -> Scenes:
     shift = torch.from_numpy(drawn.noise_shift).to(device)
     image = imaging.burn_text(imaging.sensor(image, camera, shift) * inside, camera, shift)
     instance = instance.view(len(drawn), 1, size_px, size_px) * inside.long()
-    instance, lesions = _visible_lesions(drawn, elements, distance, instance)
+    instance, lesions = _visible_lesions(drawn, elements, instance)
     intrinsics = _intrinsics(camera, size_px)
     mask = (instance > 0).float()
     return Scenes(image, depth[:, None], mask, lesions, instance.float(), intrinsics, camera.distortion[:, 0])
@@ -183,9 +183,8 @@ def _intrinsics(camera: imaging.Camera, size_px: int) -> Float[Tensor, "b 3 3"]:
     return matrix
 
 
-def _place_elements(drawn: Drawn, tube: Tube, rays: Tensor, inside: Tensor) -> tuple[Elements, Float[Tensor, "b k"]]:
-    """Puts every element where a randomly chosen pixel meets the wall, so that it can be seen; also, how far from the
-    lens each stands (mm)."""
+def _place_elements(drawn: Drawn, tube: Tube, rays: Tensor, inside: Tensor) -> Elements:
+    """Puts every element where a randomly chosen pixel meets the wall, so that it can be seen."""
     pixels = torch.from_numpy(drawn.candidates).to(rays.device)  # b×k×t×2 in [-1, 1], t tries for each element
     candidate = F.grid_sample(
         torch.cat([rays, inside], dim=1), pixels.flatten(1, 2)[:, None], align_corners=False, mode="nearest"
@@ -202,7 +201,7 @@ def _place_elements(drawn: Drawn, tube: Tube, rays: Tensor, inside: Tensor) -> t
     base = base.view(b, 3, k, tries).gather(3, choice[:, None].expand(-1, 3, -1, -1))[..., 0]
     up = normals(tube, None, base)
     distance = distance.gather(2, choice)[:, :, 0]
-    return _build_elements(drawn, base, up, distance, good), distance
+    return _build_elements(drawn, base, up, distance, good)
 
 
 def _build_elements(drawn: Drawn, base: Tensor, up: Tensor, distance: Tensor, good: Tensor) -> Elements:
@@ -230,12 +229,13 @@ def _columns(which: np.ndarray) -> tuple[int, ...]:
 
 
 def _visible_lesions(
-    drawn: Drawn, elements: Elements, distance: Tensor, instance: Tensor
+    drawn: Drawn, elements: Elements, instance: Tensor
 ) -> tuple[Tensor, tuple[tuple[Lesion, ...], ...]]:
     """Keeps of the instance map what is a lesion and can be seen, and lists those lesions."""
     counts = torch.stack([(instance == i + 1).sum(dim=(1, 2, 3)) for i in range(MAX_ELEMENTS)], dim=1)
     seen = elements.is_lesion & (elements.radius > 0) & (counts >= MIN_VISIBLE_PX)  # b×k
-    size, far, area = ((2 * elements.radius).tolist(), distance.tolist(), counts.tolist())
+    distance = length_of(elements.base.transpose(1, 2))
+    size, far, area = (values.tolist() for values in (2 * elements.radius, distance, counts))
     lesions: list[list[Lesion]] = [[] for _ in range(len(drawn))]
     for row, i in seen.nonzero().tolist():
         contrast = float(drawn.strength[row, i])

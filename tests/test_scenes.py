@@ -323,7 +323,7 @@ def test_drawn_scenes_depth_is_that_of_a_long_plain_march(name):
     drawn, cpu = draw(0, range(2), CONFIGS[name]), torch.device("cpu")
     tube, camera = scenes._put(drawn.tube, Tube, cpu), scenes._put(drawn.camera, Camera, cpu)
     rays = scenes._camera_rays(camera, 64)
-    elements, _ = scenes._place_elements(drawn, tube, rays, aperture(camera, 64, 64))
+    elements = scenes._place_elements(drawn, tube, rays, aperture(camera, 64, 64))
     depth = coarse_to_fine(tube, elements, rays).flatten(1)
     exact = march(tube, elements, rays.flatten(2), torch.full_like(depth, NEAR_MM), steps=300, slope=2.2)
     error = ((depth - exact) / exact)[exact < 120].abs()
