@@ -2,13 +2,17 @@
 
 DIR/notebooks/   executed copies      DIR/figures/    pictures and the data they show
 DIR/records/     one JSON each        DIR/artefacts/  what later notebooks use (weights, tables)
+DIR/checkpoints/ trainings of a notebook that did not end, for --resume
 """
 
 import hashlib
 import json
+import os
 import re
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +85,11 @@ def _execute(plan: Plan, echo: Callable[..., None]) -> Path:
 def _run_one(plan: Plan, name: str, inputs: Mapping[str, Any], echo: Callable[..., None]) -> None:
     start = time.monotonic()
     echo(f"{name:<18} ", nl=False)  # the reader sees what is at work
+    mark = fingerprint(plan, name, inputs)
     try:
-        _papermill(plan, name)
-        _stamp(plan, name, fingerprint(plan, name, inputs))
+        with _checkpoints(plan, mark):
+            _papermill(plan, name)
+            _stamp(plan, name, mark)
     except NotebookFailed:
         echo(f"FAILED {time.monotonic() - start:.0f} s")
         raise
@@ -116,6 +122,24 @@ def _papermill(plan: Plan, name: str) -> None:
         raise NotebookFailed(
             f"{name} stopped, its kernel died or never came: {error}; is there enough memory?"
         ) from None
+
+
+@contextmanager
+def _checkpoints(plan: Plan, mark: str) -> Iterator[None]:
+    """DIR/checkpoints while a notebook runs, where `Run.checkpoint` finds it; it stays when the notebook fails or is
+    killed. What is in it already is kept for --resume alone, and only if it is of the same notebook and inputs."""
+    folder = plan.dir / "checkpoints"
+    note = folder / "fingerprint"
+    if not (plan.resume and note.is_file() and note.read_text() == mark):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        runs.write_bytes(note, mark.encode())
+    os.environ[runs.CHECKPOINTS] = str(folder)  # kernels inherit it; a notebook in JupyterLab has none
+    try:
+        yield
+    finally:
+        del os.environ[runs.CHECKPOINTS]
+    shutil.rmtree(folder)
 
 
 # --- what made a record: for --resume ------------------------------------------------------------------

@@ -42,6 +42,7 @@ from lesionkit.parameters import (
 from lesionkit.writing import write_bytes
 
 __all__ = [
+    "CHECKPOINTS",
     "EXTRAS",
     "EXTRA_NOTEBOOKS",
     "NOTEBOOKS",
@@ -62,6 +63,8 @@ __all__ = [
     "write_json",
 ]
 
+
+CHECKPOINTS = "LESIONKIT_CHECKPOINTS"  # the variable by which `lesionkit run` tells a kernel the folder for them
 
 # --- places --------------------------------------------------------------------------------------------
 
@@ -112,6 +115,12 @@ class Run:
         path = self.dir / "artefacts" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def checkpoint(self, name: str) -> Path | None:
+        """Where a long training keeps its state after every epoch, so that `lesionkit run --resume` goes on from there;
+        None in JupyterLab, where whoever runs a cell again wants it anew."""
+        folder = os.environ.get(CHECKPOINTS)
+        return Path(folder) / name if folder else None
 
     @property
     def figures(self) -> Path:

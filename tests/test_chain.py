@@ -4,6 +4,7 @@ A kernel start takes a second or two, so each test runs as few notebooks as its 
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -116,6 +117,54 @@ def test_order_records_resume_and_seed(tmp_path, source):
     assert ran(other) == ["02_depth", "02_depth"]
     assert record(tmp_path / "other", "02_depth")["results"]["draw"] != one["results"]["draw"]
     assert (out / "mine.txt").read_text() == "mine"
+
+
+TRAINING = """import os
+import torch
+from pathlib import Path
+from lesionkit.training import TrainConfig, fit
+torch.manual_seed(run.seed)
+lines = []
+def log(line):
+    lines.append(line)
+    if DEADLY and len(lines) == 3 and not Path("../struck").exists():
+        Path("../struck").touch()
+        os._exit(9)
+net = torch.nn.Linear(3, 1)
+data = {"x": torch.randn(12, 3), "y": torch.randn(12, 1)}
+history = fit(net, data, lambda model, batch: (model(batch["x"]) - batch["y"]).square().mean(),
+              TrainConfig(5, batch_size=4, seed=run.seed), log=log, checkpoint=run.checkpoint("net.pt"))
+run.note(epochs=lines)
+path = run.finish({"loss": history.loss, "weights": net.weight})"""
+
+
+def test_resume_goes_on_with_a_training_that_was_killed(tmp_path, source):
+    """The kernel dies in the third epoch, as of a kill: two are kept, and the end is that of an unbroken run."""
+    make_notebook(source, "02_depth", TRAINING.replace("DEADLY", "False"))
+    execute(options(tmp_path, source, only="02", out=tmp_path / "unbroken"), Echo())
+    make_notebook(source, "02_depth", TRAINING.replace("DEADLY", "True"))
+    with pytest.raises(NotebookFailed, match="its kernel died"):
+        execute(options(tmp_path, source, only="02"), Echo())
+    out = tmp_path / "out"
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["fingerprint", "net.pt"]
+    execute(options(tmp_path, source, only="02", resume=True), Echo())
+    lines = record(out, "02_depth")["environment"]["notes"]["epochs"]
+    assert [line.split()[1] for line in lines] == ["3/5", "4/5", "5/5"]
+    assert record(out, "02_depth")["results"] == record(tmp_path / "unbroken", "02_depth")["results"]
+    assert not (out / "checkpoints").exists()
+
+
+def test_checkpoints_of_other_inputs_or_without_resume_are_not_gone_on_from(tmp_path, source):
+    out = tmp_path / "out" / "checkpoints"
+    resuming, anew = (validate_options(options(tmp_path, source, resume=resume)) for resume in (True, False))
+    for plan, mark, kept in ((anew, "a", False), (resuming, "a", True), (resuming, "b", False), (anew, "b", False)):
+        with suppress(NotebookFailed), chain._checkpoints(plan, mark):
+            assert (out / "net.pt").exists() is kept
+            (out / "net.pt").write_bytes(b"w")
+            raise NotebookFailed("killed")
+    with chain._checkpoints(resuming, "b"):
+        assert (out / "net.pt").exists()
+    assert not out.exists()
 
 
 def test_resume_looks_at_notebook_package_artefacts_and_everything_after(tmp_path, source, monkeypatch):
