@@ -25,7 +25,7 @@ import report
 import torch
 from torch import Tensor
 
-from lesionkit import raymarch, scenes
+from lesionkit import raymarch, scenes, surface
 from lesionkit.devices import resolve
 
 CONFIGS = ("basic", "standard", "hard", "examination", "blind_end")
@@ -48,7 +48,7 @@ def steps_of(chunk: tuple) -> int:
     return sum(call.arguments["steps"] for call in calls)
 
 
-def all_the_way(tube: raymarch.Tube, elements: raymarch.Elements, rays: Tensor, steps: int) -> Tensor:
+def all_the_way(tube: surface.Tube, elements: surface.Elements, rays: Tensor, steps: int) -> Tensor:
     """Every pixel marched from the lens; the plain way that coarse_to_fine replaces."""
     flat = rays.flatten(2)
     start = torch.full_like(flat[:, 0], raymarch.NEAR_MM)

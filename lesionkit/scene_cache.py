@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from lesionkit import camera, fused, raymarch, scene_config, scene_draw, scenes, shading
+from lesionkit import camera, fused, raymarch, scene_config, scene_draw, scenes, shading, surface
 from lesionkit.devices import resolve
 from lesionkit.scenes import CHUNK, Lesion, SceneConfig, Scenes, check_request, stream_scenes
 from lesionkit.writing import write_bytes
@@ -65,7 +65,7 @@ def key(size_px: int, seed: int, device: str, config: SceneConfig) -> str:
     """16 hex digits of all that decides how scenes look, the renderer's own source included."""
     described = json.dumps([size_px, seed, device, asdict(config)], sort_keys=True)
     digest = hashlib.sha256(described.encode())
-    for module in (raymarch, fused, scene_config, scene_draw, shading, camera, scenes):
+    for module in (surface, raymarch, fused, scene_config, scene_draw, shading, camera, scenes):
         digest.update(Path(module.__file__).read_bytes())
     return digest.hexdigest()[:16]
 

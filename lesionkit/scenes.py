@@ -5,8 +5,8 @@ its own random stream, keyed by the seed and its number: scene 7 of seed 0 is th
 device (up to rounding) or the number of scenes asked for.
 
 Letters: b scenes, h = w = size_px, k elements a scene. Depth in mm along the optical axis, near is small.
-`scene_config` says what is drawn at random, `scene_draw` draws it, `raymarch` is the geometry, `shading` colour and
-light, `camera` the imaging chain.
+`scene_config` says what is drawn at random, `scene_draw` draws it, `surface` is the geometry, `raymarch` finds where
+rays meet it, `shading` is colour and light, `camera` the imaging chain.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,9 +22,10 @@ from lesionkit import camera as imaging
 from lesionkit import shading
 from lesionkit.devices import resolve
 from lesionkit.drawing_ahead import draw_ahead
-from lesionkit.raymarch import Elements, Tube, coarse_to_fine, length_of, march, normals
+from lesionkit.raymarch import coarse_to_fine, length_of, march, normals
 from lesionkit.scene_config import MAX_ELEMENTS, SceneConfig
 from lesionkit.scene_draw import Draw, Drawn, Rows, gather
+from lesionkit.surface import Elements, Tube
 
 CHUNK = 16  # scenes rendered at a time: bounds the memory, and fits a processor's cache
 CHUNK_PX, LARGEST_CHUNK = 2**23, 512  # on a GPU as many scenes as have so many pixels: a few GB keep it busy

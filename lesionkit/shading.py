@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from lesionkit.raymarch import Elements, Tube, length_of, scene_function
+from lesionkit.raymarch import length_of, scene_function
+from lesionkit.surface import Elements, Tube
 
 TILE_PX = 256
 OCCLUSION_MM = 4.0  # creases narrower than this are dark

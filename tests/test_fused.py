@@ -11,8 +11,8 @@ import torch
 
 from lesionkit import raymarch
 from lesionkit.fused import Fused, FusedError
-from lesionkit.raymarch import Elements, Tube
 from lesionkit.scenes import MAX_ELEMENTS, SceneConfig, render_scenes
+from lesionkit.surface import Elements, Tube
 
 # for a processor, where a GPU's program cannot be tried: the same body in another frame
 LOOP = """#include <math.h>

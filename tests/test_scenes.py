@@ -16,9 +16,10 @@ from scipy.stats import spearmanr
 
 from lesionkit import drawing_ahead, scenes
 from lesionkit.camera import Camera, aperture
-from lesionkit.raymarch import FAR_MM, NEAR_MM, Tube, coarse_to_fine, march, scene_function
+from lesionkit.raymarch import NEAR_MM, coarse_to_fine, march, scene_function
 from lesionkit.scene_draw import draw
 from lesionkit.scenes import SceneConfig, SceneError, Scenes, render_scenes, stream_scenes
+from lesionkit.surface import FAR_MM, Tube
 
 NAMES = ("basic", "standard", "hard", "examination", "blind_end")
 CONFIGS = {name: getattr(SceneConfig, name)() for name in NAMES}
@@ -337,7 +338,7 @@ def test_drawn_scenes_depth_is_that_of_a_long_plain_march(name):
 CAN_COMPILE = shutil.which("c++") and (Path(sysconfig.get_path("include")) / "Python.h").exists()
 COMPARED = """
 import json
-from lesionkit import raymarch
+from lesionkit import raymarch, surface
 from lesionkit.scenes import SceneConfig, render_scenes
 
 def scenes():
@@ -345,9 +346,9 @@ def scenes():
 
 plain = scenes()
 with raymarch.compiled():
-    assert raymarch._evaluate is not raymarch._eager
+    assert raymarch._evaluate is not surface.inside
     compiled = scenes()
-assert raymarch._evaluate is raymarch._eager
+assert raymarch._evaluate is surface.inside
 for one, other in zip(plain, compiled):
     apart = (one.depth - other.depth).abs() / one.depth
     print(json.dumps({
