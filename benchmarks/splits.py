@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lesionkit.datasets import Sample, open_dataset
+from lesionkit.datasets import MissingData, Sample, open_dataset
 from lesionkit.splitting import groups_of
 
 SPLITS = {
@@ -13,13 +13,34 @@ SPLITS = {
 }
 
 
-def videos_of(names: Sequence[str]) -> list[str]:
-    """The video (or pair of near-duplicates) of each image; an image of none is one of its own."""
-    known = groups_of("cvc-clinicdb") | groups_of("kvasir-seg")
+# hospitals that nothing was trained on, for measuring only: every image, of whichever sets are here
+ELSEWHERE = {"ETIS-196": ("etis-laribpolypdb", ""), "ColonDB-380": ("cvc-colondb", "")}
+MEASURED = {**SPLITS, "elsewhere": ELSEWHERE}
+
+
+def videos_of(label: str, names: Sequence[str]) -> list[str]:
+    """The video (or pair of near-duplicates) of each image of a set; an image of none that is known is one of its own.
+    label: as `samples_of` gives it."""
+    known = groups_of(next((sets[label][0] for sets in MEASURED.values() if label in sets), label))
     return [known.get(name, name) for name in names]
 
 
 def samples_of(part: str, split: str) -> dict[str, tuple[Sample, ...]]:
-    """The samples of "train", "validation" or "test" by set; only a test part has the label of the tables."""
-    sets = SPLITS[split].items()
+    """The samples of "train", "validation" or "test" by set; only a test part has the label of the tables. Those from
+    elsewhere are test parts as a whole. Raises MissingData, for them only if none is here."""
+    sets = MEASURED[split].items()
+    if split == "elsewhere":
+        return _those_here()
     return {(label if part == "test" else name): open_dataset(name).part(part, kind) for label, (name, kind) in sets}
+
+
+def _those_here() -> dict[str, tuple[Sample, ...]]:
+    here, missing = {}, None
+    for label, (name, _) in ELSEWHERE.items():
+        try:
+            here[label] = open_dataset(name).samples
+        except MissingData as error:
+            missing = error
+    if not here:
+        raise missing
+    return here
