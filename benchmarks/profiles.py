@@ -45,7 +45,7 @@ def timed(work: Callable[[], Made], device: torch.device) -> tuple[Made, float]:
 
 def measure(profile: runs.Profile, scenes: int, epochs: int, device: torch.device) -> dict[str, float]:
     """Seconds of each step for all scenes and epochs of the profile."""
-    few, rendering = timed(lambda: frames.rendered_frames("train", scenes, profile.size_px), device)
+    few, rendering = timed(lambda: frames.rendered_frames("train", scenes, profile.size_px, device=device), device)
     config, depth_log, log = training.TrainConfig(epochs, profile.batch_size), Epochs(), Epochs()
     net, _ = training.train_depth(few, config, device, log=depth_log)
     depth, estimating = timed(lambda: training.estimate_depth(net, few.image, device), device)

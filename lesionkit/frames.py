@@ -50,27 +50,33 @@ class Frames:
 
 
 def load_frames(
-    dataset: str, part: str, count: int, size_px: int, seed: int = 0, config: SceneConfig | None = None
+    dataset: str, part: str, count: int, size_px: int, seed: int = 0, config: SceneConfig | None = None,
+    device: str | torch.device = "cpu",
 ) -> Frames:
     """`count` frames of `part` ("train", "validation", "test") of a data set; fewer where it has fewer.
 
-    Real images are chosen by the seed, the same ones for the same seed. Raises the errors of `datasets`.
+    Real images are chosen by the seed, the same ones for the same seed. device: as in `rendered_frames`. Raises the
+    errors of `datasets`.
     """
     if dataset == "scenes":
-        return rendered_frames(part, count, size_px, seed, config)
+        return rendered_frames(part, count, size_px, seed, config, device)
     samples = datasets.open_dataset(dataset).part(part)
     order = np.random.default_rng([seed, STREAMS[part]]).permutation(len(samples))[:count]
     return real_frames([samples[i] for i in sorted(order)], size_px)
 
 
 def rendered_frames(
-    part: str, count: int, size_px: int, seed: int = 0, config: SceneConfig | None = None, device: str = "cpu",
-    kept: bool = False,
+    part: str, count: int, size_px: int, seed: int = 0, config: SceneConfig | None = None,
+    device: str | torch.device = "cpu", kept: bool = False,
 ) -> Frames:
-    """Rendered scenes as frames. The content is taken from the picture, as on a real image. `kept`: from the cache on
-    disk, for trainings that may begin again."""
-    stream = cached_scenes if kept else stream_scenes
-    chunks = stream(count, size_px, seed + STREAMS[part], device, config or SceneConfig.standard())
+    """Rendered scenes as frames, on the CPU. The content is taken from the picture, as on a real image.
+
+    device: a CUDA one renders them; anything else leaves it to the CPU (the renderer was never tried on MPS).
+    kept: from the cache on disk, for trainings that may begin again.
+    """
+    stream, renderer = cached_scenes if kept else stream_scenes, str(device)
+    renderer = renderer if renderer.startswith("cuda") else "cpu"
+    chunks = stream(count, size_px, seed + STREAMS[part], renderer, config or SceneConfig.standard())
     channels = {"raw": 3, "image": 3, "mask": 1, "content": 1, "depth": 1}
     data, at, lesions = _room(channels, count, size_px), 0, ()
     for scenes in chunks:

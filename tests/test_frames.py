@@ -20,7 +20,7 @@ from lesionkit.frames import (
     rendered_frames,
 )
 from lesionkit.preprocess import content_box, preprocess
-from lesionkit.scenes import SceneConfig, render_scenes
+from lesionkit.scenes import SceneConfig, render_scenes, stream_scenes
 
 SIZE = 64
 
@@ -51,6 +51,20 @@ def test_parts_and_seeds_are_streams_of_their_own(some):
     again = load_frames("scenes", "train", 3, SIZE, 0, SceneConfig.basic())
     torch.testing.assert_close(again.image, some.image[:3], rtol=1e-4, atol=1e-4)
     assert again.names == some.names[:3] == tuple(f"scene-0-train-{i:04d}" for i in range(3))
+
+
+@pytest.mark.parametrize(("device", "renderer"), [("cpu", "cpu"), ("cuda:1", "cuda:1"), ("mps", "cpu")])
+def test_a_gpu_renders_and_the_frames_are_on_the_cpu(monkeypatch, device, renderer):
+    asked = []
+
+    def stream(count, size_px, seed, device, config):
+        asked.append(device)
+        return stream_scenes(count, size_px, seed, "cpu", config)
+
+    monkeypatch.setattr(room, "stream_scenes", stream)
+    found = load_frames("scenes", "train", 3, SIZE, 0, SceneConfig.basic(), torch.device(device))
+    assert asked == [renderer]
+    assert torch.equal(found.depth, rendered_frames("train", 3, SIZE, 0, SceneConfig.basic()).depth)
 
 
 def test_rendered_frames_are_the_scenes_seen_through_preprocessing(some):

@@ -34,6 +34,14 @@ def test_scenes_are_those_of_the_cpu(gpu, name, how, monkeypatch):
     assert sum(a == b for a, b in zip(listed, expected, strict=True)) >= 18  # one at the edge of sight may come or go
 
 
+def test_frames_of_a_notebook_are_those_of_the_cpu(gpu):
+    there, here = (frames.load_frames("scenes", "train", 20, 64, 0, device=device) for device in (gpu, "cpu"))
+    assert there.image.device.type == "cpu"
+    assert (there.image - here.image).abs().mean() < 0.005
+    assert ((there.depth - here.depth).abs() / here.depth).median() < 1e-4
+    assert (there.mask != here.mask).float().mean() < 0.005
+
+
 def test_preprocessing_is_that_of_the_cpu(gpu):
     image = render_scenes(4, 96, 0, "cpu", SceneConfig.hard()).image
     there, here = preprocess(image.to(gpu), 64), preprocess(image, 64)
