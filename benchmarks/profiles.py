@@ -2,9 +2,10 @@
 
     python benchmarks/profiles.py --profile full [--scenes 64 --epochs 3]
 
-Renders the training scenes, trains the depth network, estimates the depth of all scenes, trains the segmenter. With
-fewer scenes or epochs than the profile has, the rest is calculated: rendering and estimating grow with the number of
-scenes, a training with its steps, each timed over whole epochs without the first, which warms up.
+Renders the training scenes, trains the depth network, estimates their depth, trains the segmenter; in torch's
+deterministic mode, as notebooks run. With fewer scenes or epochs than the profile has, the rest is calculated:
+rendering and estimating grow with the number of scenes, a training with its steps. What comes first warms up and is not
+counted: a batch of scenes, and a training's first epoch. Validation and test scenes and what is shown are not in it.
 """
 
 import time
@@ -17,7 +18,7 @@ import report
 import torch
 
 from lesionkit import frames, losses, runs, training
-from lesionkit.devices import resolve
+from lesionkit.devices import resolve, seed_everything
 
 Made = TypeVar("Made")
 
@@ -45,9 +46,12 @@ def timed(work: Callable[[], Made], device: torch.device) -> tuple[Made, float]:
 
 def measure(profile: runs.Profile, scenes: int, epochs: int, device: torch.device) -> dict[str, float]:
     """Seconds of each step for all scenes and epochs of the profile."""
+    seed_everything(0)
+    warm = frames.rendered_frames("validation", profile.batch_size, profile.size_px, device=device)
     few, rendering = timed(lambda: frames.rendered_frames("train", scenes, profile.size_px, device=device), device)
     config, depth_log, log = training.TrainConfig(epochs, profile.batch_size), Epochs(), Epochs()
     net, _ = training.train_depth(few, config, device, log=depth_log)
+    training.estimate_depth(net, warm.image, device)
     depth, estimating = timed(lambda: training.estimate_depth(net, few.image, device), device)
     training.train_segmenter(few, depth, losses.weighted("dice", "bce", 0.5), config, device, log=log)
     more = profile.train_scenes / scenes
@@ -63,11 +67,11 @@ def measure(profile: runs.Profile, scenes: int, epochs: int, device: torch.devic
 @click.command()
 @click.option("--profile", type=click.Choice(list(runs.PROFILES)), default="quick", show_default=True)
 @click.option("--scenes", type=click.IntRange(1), help="How many to train on.  [default: the profile's]")
-@click.option("--epochs", type=click.IntRange(2), help="Of each training.  [default: the segmenter's of the profile]")
+@click.option("--epochs", type=click.IntRange(2), help="Of each training.  [default: as many as the segmenter's]")
 @click.option("--device", default="auto", show_default=True)
 def main(profile: str, scenes: int | None, epochs: int | None, device: str) -> None:
     chosen, device = runs.PROFILES[profile](), resolve(device)
-    scenes, epochs = scenes or chosen.train_scenes, epochs or chosen.segmentation_epochs
+    scenes, epochs = scenes or chosen.train_scenes, epochs or max(2, chosen.segmentation_epochs)
     if scenes < chosen.batch_size:
         raise click.BadParameter(f"must be at least a batch, {chosen.batch_size}", param_hint="--scenes")
     machine = report.machine(device)  # before the work, whose own load it must not count

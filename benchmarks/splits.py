@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lesionkit.datasets import MissingData, Sample, open_dataset
+from lesionkit.datasets import InvalidData, MissingData, Sample, open_dataset
 from lesionkit.splitting import groups_of
 
 SPLITS = {
@@ -13,8 +13,8 @@ SPLITS = {
 }
 
 
-# hospitals that nothing was trained on, for measuring only: every image, of whichever sets are here
-ELSEWHERE = {"ETIS-196": ("etis-laribpolypdb", ""), "ColonDB-380": ("cvc-colondb", "")}
+# of hospitals that nothing was trained on, for measuring only: every image is of the test part
+ELSEWHERE = {"ETIS": ("etis-laribpolypdb", ""), "ColonDB": ("cvc-colondb", "")}
 MEASURED = {**SPLITS, "elsewhere": ELSEWHERE}
 
 
@@ -26,10 +26,12 @@ def videos_of(label: str, names: Sequence[str]) -> list[str]:
 
 
 def samples_of(part: str, split: str) -> dict[str, tuple[Sample, ...]]:
-    """The samples of "train", "validation" or "test" by set; only a test part has the label of the tables. Those from
-    elsewhere are test parts as a whole. Raises MissingData, for them only if none is here."""
+    """The samples of "train", "validation" or "test" by set; only a test part has the label of the tables. Of the sets
+    from elsewhere whichever are here. Raises MissingData where a set is missing, or all from elsewhere; InvalidData."""
     sets = MEASURED[split].items()
     if split == "elsewhere":
+        if part != "test":
+            raise InvalidData(f"the sets from elsewhere have no {part} part: measure them with --part test")
         return _those_here()
     return {(label if part == "test" else name): open_dataset(name).part(part, kind) for label, (name, kind) in sets}
 

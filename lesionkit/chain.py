@@ -2,17 +2,16 @@
 
 DIR/notebooks/   executed copies      DIR/figures/    pictures and the data they show
 DIR/records/     one JSON each        DIR/artefacts/  what later notebooks use (weights, tables)
-DIR/checkpoints/ trainings of a notebook that did not end, for --resume
+DIR/checkpoints/ the training of a notebook that did not end, for --resume
 """
 
 import hashlib
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ def _run_one(plan: Plan, name: str, inputs: Mapping[str, Any], echo: Callable[..
     echo(f"{name:<18} ", nl=False)  # the reader sees what is at work
     mark = fingerprint(plan, name, inputs)
     try:
-        with _checkpoints(plan, mark):
+        with _checkpoint(plan, name, mark):
             _papermill(plan, name)
             _stamp(plan, name, mark)
     except NotebookFailed:
@@ -125,21 +124,22 @@ def _papermill(plan: Plan, name: str) -> None:
 
 
 @contextmanager
-def _checkpoints(plan: Plan, mark: str) -> Iterator[None]:
-    """DIR/checkpoints while a notebook runs, where `Run.checkpoint` finds it; it stays when the notebook fails or is
-    killed. What is in it already is kept for --resume alone, and only if it is of the same notebook and inputs."""
+def _checkpoint(plan: Plan, name: str, mark: str) -> Iterator[None]:
+    """While a notebook runs, `Run.checkpoint` is a file of this notebook and these inputs; it stays when the notebook
+    fails or is killed. One that is there already is for --resume alone."""
     folder = plan.dir / "checkpoints"
-    note = folder / "fingerprint"
-    if not (plan.resume and note.is_file() and note.read_text() == mark):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        runs.write_bytes(note, mark.encode())
-    os.environ[runs.CHECKPOINTS] = str(folder)  # kernels inherit it; a notebook in JupyterLab has none
+    path = folder / f"{name}-{mark[:16]}.pt"
+    if not plan.resume:
+        path.unlink(missing_ok=True)
+    os.environ[runs.CHECKPOINT] = str(path)  # kernels inherit it
     try:
         yield
     finally:
-        del os.environ[runs.CHECKPOINTS]
-    shutil.rmtree(folder)
+        del os.environ[runs.CHECKPOINT]
+    for left in folder.glob(f"{name}-{'[0-9a-f]' * 16}.pt"):  # of other inputs too; whatever else is there stays
+        left.unlink()
+    with suppress(OSError):
+        folder.rmdir()
 
 
 # --- what made a record: for --resume ------------------------------------------------------------------

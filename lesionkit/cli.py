@@ -68,7 +68,7 @@ def main() -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="The one seed of the run.")
 @click.option("--out", type=click.Path(), help="Folder of the run.  [default: runs/PROFILE-DATASET-seedN]")
 @click.option("--only", default=None, help="Some notebooks, by number or name: 02,03.")
-@click.option("--resume", is_flag=True, help="Skip what finished with the same inputs, go on where it was killed.")
+@click.option("--resume", is_flag=True, help="Skip what finished with the same inputs; go on with a training.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--update-notebooks", is_flag=True, help="Write the executed notebooks back, cleaned.")
 def run(**options: Any) -> None:

@@ -122,6 +122,8 @@ def fit(
     state = {"model": model, "average": average, "optimiser": optimiser.optimizer, "schedule": schedule.scheduler}
     made_by = {"config": asdict(config), "samples": len(samples), "label": label}
     history = _load_checkpoint(checkpoint, state, made_by)
+    if history and accelerator.is_main_process:
+        log(f"going on after epoch {len(history)}/{config.epochs}")
     follow = _follower(average, model, config.average)
     for epoch in range(len(history), config.epochs):
         if epoch and callable(data):
@@ -251,7 +253,7 @@ def _load_checkpoint(path: Path | None, state: dict, made_by: dict) -> list[floa
         content = torch.load(path, map_location="cpu", weights_only=True)
         theirs, history = content["made_by"], list(content["history"])
     except Exception:  # torch raises whatever the damage leads to: KeyError, EOFError, UnpicklingError …
-        raise TrainingError(f"{path.name} is no checkpoint or is damaged: delete it to begin anew") from None
+        raise TrainingError(f"{path} is no checkpoint or is damaged: delete it to begin anew") from None
     if theirs != made_by:
         raise TrainingError(f"{path.name} comes from another configuration: delete it or name another file")
     try:

@@ -71,11 +71,10 @@ def rendered_frames(
 ) -> Frames:
     """Rendered scenes as frames, on the CPU. The content is taken from the picture, as on a real image.
 
-    device: a CUDA one renders them; anything else leaves it to the CPU (the renderer was never tried on MPS).
+    device: renders them, but for MPS, where the renderer was never tried: there the CPU does.
     kept: from the cache on disk, for trainings that may begin again.
     """
-    stream, renderer = cached_scenes if kept else stream_scenes, str(device)
-    renderer = renderer if renderer.startswith("cuda") else "cpu"
+    stream, renderer = cached_scenes if kept else stream_scenes, "cpu" if str(device) == "mps" else str(device)
     chunks = stream(count, size_px, seed + STREAMS[part], renderer, config or SceneConfig.standard())
     channels = {"raw": 3, "image": 3, "mask": 1, "content": 1, "depth": 1}
     data, at, lesions = _room(channels, count, size_px), 0, ()

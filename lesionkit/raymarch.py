@@ -2,8 +2,8 @@
 
 Letters: b scenes, n points (or rays) a scene. Millimetres, in the frame of `surface`.
 
-The march takes shortened steps, since f is steeper than a distance; it may step back where it went too far, which makes
-it settle on the surface from either side.
+The march takes shortened steps, since f, the function that `surface` describes, is steeper than a distance; it may step
+back where it went too far, which makes it settle on the surface from either side.
 """
 
 from collections.abc import Callable, Iterator

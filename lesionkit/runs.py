@@ -42,7 +42,7 @@ from lesionkit.parameters import (
 from lesionkit.writing import write_bytes
 
 __all__ = [
-    "CHECKPOINTS",
+    "CHECKPOINT",
     "EXTRAS",
     "EXTRA_NOTEBOOKS",
     "NOTEBOOKS",
@@ -64,7 +64,7 @@ __all__ = [
 ]
 
 
-CHECKPOINTS = "LESIONKIT_CHECKPOINTS"  # the variable by which `lesionkit run` tells a kernel the folder for them
+CHECKPOINT = "LESIONKIT_CHECKPOINT"  # the variable by which `lesionkit run` tells a kernel the file
 
 # --- places --------------------------------------------------------------------------------------------
 
@@ -116,11 +116,12 @@ class Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def checkpoint(self, name: str) -> Path | None:
-        """Where a long training keeps its state after every epoch, so that `lesionkit run --resume` goes on from there;
-        None in JupyterLab, where whoever runs a cell again wants it anew."""
-        folder = os.environ.get(CHECKPOINTS)
-        return Path(folder) / name if folder else None
+    @property
+    def checkpoint(self) -> Path | None:
+        """Where a long training keeps its state after every epoch, so that `lesionkit run --resume` goes on from there.
+        None elsewhere, in JupyterLab above all: whoever runs a cell again wants it anew."""
+        path = os.environ.get(CHECKPOINT)
+        return Path(path) if path else None
 
     @property
     def figures(self) -> Path:

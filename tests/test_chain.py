@@ -4,6 +4,7 @@ A kernel start takes a second or two, so each test runs as few notebooks as its 
 """
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def log(line):
 net = torch.nn.Linear(3, 1)
 data = {"x": torch.randn(12, 3), "y": torch.randn(12, 1)}
 history = fit(net, data, lambda model, batch: (model(batch["x"]) - batch["y"]).square().mean(),
-              TrainConfig(5, batch_size=4, seed=run.seed), log=log, checkpoint=run.checkpoint("net.pt"))
+              TrainConfig(5, batch_size=4, seed=run.seed), log=log, checkpoint=run.checkpoint)
 run.note(epochs=lines)
 path = run.finish({"loss": history.loss, "weights": net.weight})"""
 
@@ -146,25 +147,35 @@ def test_resume_goes_on_with_a_training_that_was_killed(tmp_path, source):
     with pytest.raises(NotebookFailed, match="its kernel died"):
         execute(options(tmp_path, source, only="02"), Echo())
     out = tmp_path / "out"
-    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["fingerprint", "net.pt"]
+    assert [path.name[:9] for path in (out / "checkpoints").iterdir()] == ["02_depth-"]
     execute(options(tmp_path, source, only="02", resume=True), Echo())
     lines = record(out, "02_depth")["environment"]["notes"]["epochs"]
-    assert [line.split()[1] for line in lines] == ["3/5", "4/5", "5/5"]
+    assert [line[:12] for line in lines] == ["going on aft", "epoch 3/5  l", "epoch 4/5  l", "epoch 5/5  l"]
     assert record(out, "02_depth")["results"] == record(tmp_path / "unbroken", "02_depth")["results"]
     assert not (out / "checkpoints").exists()
 
 
-def test_checkpoints_of_other_inputs_or_without_resume_are_not_gone_on_from(tmp_path, source):
-    out = tmp_path / "out" / "checkpoints"
+def test_only_an_own_checkpoint_of_the_same_inputs_is_gone_on_from(tmp_path, source):
+    folder = tmp_path / "out" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("02_depth-best.pt", "model.pt", f"03_segmentation-{'a' * 16}.pt"):
+        (folder / name).write_bytes(b"not of this notebook's run")
     resuming, anew = (validate_options(options(tmp_path, source, resume=resume)) for resume in (True, False))
     for plan, mark, kept in ((anew, "a", False), (resuming, "a", True), (resuming, "b", False), (anew, "b", False)):
-        with suppress(NotebookFailed), chain._checkpoints(plan, mark):
-            assert (out / "net.pt").exists() is kept
-            (out / "net.pt").write_bytes(b"w")
+        with suppress(NotebookFailed), chain._checkpoint(plan, "02_depth", mark * 64):
+            path = Path(os.environ[runs.CHECKPOINT])
+            assert path.exists() is kept
+            path.write_bytes(b"w")
             raise NotebookFailed("killed")
-    with chain._checkpoints(resuming, "b"):
-        assert (out / "net.pt").exists()
-    assert not out.exists()
+    assert runs.CHECKPOINT not in os.environ
+    with chain._checkpoint(resuming, "02_depth", "b" * 64):
+        assert path.exists()
+    assert len(list(folder.iterdir())) == 3, "of this notebook's none is left, and nothing else is gone"
+
+
+@pytest.mark.parametrize("name", ["02_depth", "03_segmentation"])
+def test_the_long_trainings_keep_their_state(name):
+    assert "checkpoint=run.checkpoint" in (runs.notebooks_dir() / f"{name}.ipynb").read_text(encoding="utf-8")
 
 
 def test_resume_looks_at_notebook_package_artefacts_and_everything_after(tmp_path, source, monkeypatch):

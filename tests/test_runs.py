@@ -57,11 +57,11 @@ def test_begin_names_what_is_allowed(tmp_path, change, words):
     assert not (tmp_path / "run").exists()
 
 
-def test_checkpoints_are_kept_only_where_the_chain_says(tmp_path, monkeypatch):
-    monkeypatch.delenv(runs.CHECKPOINTS, raising=False)
-    assert begin(tmp_path).checkpoint("net.pt") is None  # JupyterLab: a cell that is run again begins anew
-    monkeypatch.setenv(runs.CHECKPOINTS, str(tmp_path))
-    assert begin(tmp_path).checkpoint("net.pt") == tmp_path / "net.pt"
+def test_a_checkpoint_is_kept_only_where_the_chain_says(tmp_path, monkeypatch):
+    monkeypatch.delenv(runs.CHECKPOINT, raising=False)
+    assert begin(tmp_path).checkpoint is None  # JupyterLab: a cell that is run again begins anew
+    monkeypatch.setenv(runs.CHECKPOINT, str(tmp_path / "net.pt"))
+    assert begin(tmp_path).checkpoint == tmp_path / "net.pt"
 
 
 def test_begin_refuses_a_data_set_that_is_not_here(tmp_path, monkeypatch):
