@@ -113,7 +113,7 @@ def paired(images: pd.DataFrame, before: pd.Series) -> pd.DataFrame:
 @click.command()
 @click.option("--weights", default="reference")
 @click.option("--device", default="auto")
-@click.option("--split", type=click.Choice(list(MEASURED)), default="pranet", help="trained on; or elsewhere")
+@click.option("--split", type=click.Choice(MEASURED), default="pranet", help="the training's, or elsewhere")
 @click.option("--part", type=click.Choice(list(SCENE_SEEDS)), default="test", help="which images are measured on")
 @click.option("--size-px", default=0, help="edge at which the networks run; 0 is the weights' own")
 @click.option("--threshold", default=0.0, help="0 is the weights' own")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lesionkit.datasets import InvalidData, MissingData, Sample, open_dataset
+from lesionkit.datasets import InvalidData, Sample, open_dataset, status
 from lesionkit.splitting import groups_of
 
 SPLITS = {
@@ -14,35 +14,30 @@ SPLITS = {
 
 
 # of hospitals that nothing was trained on, for measuring only: every image is of the test part
-ELSEWHERE = {"ETIS": ("etis-laribpolypdb", ""), "ColonDB": ("cvc-colondb", "")}
-MEASURED = {**SPLITS, "elsewhere": ELSEWHERE}
+ELSEWHERE = {"ETIS": "etis-laribpolypdb", "ColonDB": "cvc-colondb"}
+MEASURED = (*SPLITS, "elsewhere")
 
 
 def videos_of(label: str, names: Sequence[str]) -> list[str]:
     """The video (or pair of near-duplicates) of each image of a set; an image of none that is known is one of its own.
     label: as `samples_of` gives it."""
-    known = groups_of(next((sets[label][0] for sets in MEASURED.values() if label in sets), label))
+    sets = {label: name for split in SPLITS.values() for label, (name, _) in split.items()} | ELSEWHERE
+    known = groups_of(sets.get(label, label))
     return [known.get(name, name) for name in names]
 
 
 def samples_of(part: str, split: str) -> dict[str, tuple[Sample, ...]]:
     """The samples of "train", "validation" or "test" by set; only a test part has the label of the tables. Of the sets
     from elsewhere whichever are here. Raises MissingData where a set is missing, or all from elsewhere; InvalidData."""
-    sets = MEASURED[split].items()
     if split == "elsewhere":
-        if part != "test":
-            raise InvalidData(f"the sets from elsewhere have no {part} part: measure them with --part test")
-        return _those_here()
+        return _elsewhere(part)
+    sets = SPLITS[split].items()
     return {(label if part == "test" else name): open_dataset(name).part(part, kind) for label, (name, kind) in sets}
 
 
-def _those_here() -> dict[str, tuple[Sample, ...]]:
-    here, missing = {}, None
-    for label, (name, _) in ELSEWHERE.items():
-        try:
-            here[label] = open_dataset(name).samples
-        except MissingData as error:
-            missing = error
-    if not here:
-        raise missing
-    return here
+def _elsewhere(part: str) -> dict[str, tuple[Sample, ...]]:
+    if part != "test":
+        raise InvalidData(f"the sets from elsewhere have no {part} part: measure them with --part test")
+    here = {row["name"] for row in status() if row["present"]}
+    some = {label: name for label, name in ELSEWHERE.items() if name in here}
+    return {label: open_dataset(name).samples for label, name in (some or ELSEWHERE).items()}  # with none, says so
