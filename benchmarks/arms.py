@@ -22,10 +22,12 @@ import report
 import torch
 from scipy import stats
 
-from lesionkit import claims, frames, losses, metrics, parameters, training
+from lesionkit import frames, losses, metrics, training
 from lesionkit.devices import resolve, seed_everything
 from lesionkit.frames import Frames
-from lesionkit.parameters import Profile
+from lesionkit.metrics import claims
+from lesionkit.runs import parameters
+from lesionkit.runs.parameters import Profile
 from lesionkit.segmentation import GUIDANCE
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"

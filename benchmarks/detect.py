@@ -27,7 +27,9 @@ import report
 import torch
 
 import lesionkit.detector as detector_module
-from lesionkit import datasets, detecting, fusion, inputs, scenes
+from lesionkit import datasets, fusion, scenes
+from lesionkit.detect import inputs
+from lesionkit.detect import job as detecting
 from lesionkit.detector import Detector
 from lesionkit.devices import resolve
 

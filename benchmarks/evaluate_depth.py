@@ -20,10 +20,11 @@ import pandas as pd
 import report
 import torch
 
-from lesionkit import depth_datasets, metrics
+from lesionkit import metrics
+from lesionkit.datasets import depth as depth_datasets
 from lesionkit.depth import luminance_depth
-from lesionkit.depth_metrics import constant_depth, radial_depth
 from lesionkit.detector import Detector
+from lesionkit.metrics.depth import constant_depth, radial_depth
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 DEPTH_SETS = ("uts-simcolon-subset40", "simcol3d-sample10", "simcol3d", "c3vd")

@@ -24,9 +24,10 @@ import report
 from scipy.stats import binomtest
 from splits import MEASURED, samples_of, videos_of
 
-from lesionkit import claims, datasets, fusion, metrics
+from lesionkit import datasets, fusion, metrics
 from lesionkit.detector import Detector
 from lesionkit.frames import Frames, join, lesion_free_crops, lesion_free_mirrors, lesion_mirrors, real_frames
+from lesionkit.metrics import claims
 from lesionkit.scenes import SceneConfig, stream_scenes
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"

@@ -25,8 +25,10 @@ import report
 import torch
 from torch import Tensor
 
-from lesionkit import raymarch, scenes, surface
+from lesionkit import scenes
 from lesionkit.devices import resolve
+from lesionkit.scenes import march as raymarch
+from lesionkit.scenes import surface
 
 CONFIGS = ("basic", "standard", "hard", "examination", "blind_end")
 EXACT_STEPS = 400
@@ -35,7 +37,7 @@ FAR_OFF = 0.01  # a pixel whose depth differs by more than this share is counted
 
 def geometry(count: int, size_px: int, seed: int, device: torch.device, config: scenes.SceneConfig) -> list[tuple]:
     """What the renderer hands to the march, chunk by chunk: (tube, elements, rays)."""
-    with mock.patch.object(scenes, "coarse_to_fine", wraps=raymarch.coarse_to_fine) as spy:
+    with mock.patch.object(scenes.render, "coarse_to_fine", wraps=raymarch.coarse_to_fine) as spy:
         scenes.render_scenes(count, size_px, seed, device, config)
     return [call.args for call in spy.call_args_list]
 

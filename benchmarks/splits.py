@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lesionkit.datasets import InvalidData, Sample, open_dataset, status
-from lesionkit.splitting import groups_of
+from lesionkit.datasets.splits import groups_of
 
 SPLITS = {
     # that of published tables; ClinicDB's test part shares its videos with the training part

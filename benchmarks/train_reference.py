@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from splits import SPLITS, samples_of
 
-from lesionkit import datasets, fusion, losses, metrics, raymarch
+from lesionkit import datasets, fusion, losses, metrics
 from lesionkit.depth import DepthNet
 from lesionkit.detector import USABLE_GUIDANCE, Detector, DetectorConfig, load_depth, save_depth
 from lesionkit.devices import resolve, seed_everything
@@ -40,6 +40,7 @@ from lesionkit.frames import (
 )
 from lesionkit.preprocess import AugmentConfig, Views
 from lesionkit.scenes import SceneConfig
+from lesionkit.scenes import march as raymarch
 from lesionkit.segmentation import DepthGuidedSegmenter
 from lesionkit.training import DEPTH_AUGMENT, TrainConfig, estimate_depth, train_depth, train_segmenter
 

@@ -8,7 +8,9 @@ __version__ = version("lesionkit")
 __all__ = ["Detection", "Detector", "__version__"]
 
 
-ROOMS = {path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__"}
+HERE = Path(__file__).parent
+ROOMS = {path.stem for path in HERE.glob("*.py")} | {path.parent.name for path in HERE.glob("*/__init__.py")}
+ROOMS -= {"__init__"}
 
 
 def __getattr__(name: str) -> object:

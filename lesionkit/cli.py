@@ -73,7 +73,7 @@ def main() -> None:
 @click.option("--update-notebooks", is_flag=True, help="Write the executed notebooks back, cleaned.")
 def run(**options: Any) -> None:
     """Run the notebooks in order through papermill."""
-    from lesionkit import chain
+    from lesionkit.runs import chain
 
     try:
         with _exit_with(2, chain.ParameterError), _exit_with(1, OSError):
@@ -112,8 +112,8 @@ def detect(
     (NNNNNN counts frames from 0), and detections.json. Of two inputs with one stem the second is called
     STEM_FOLDER.
     """
-    from lesionkit import detecting
-    from lesionkit import inputs as finding
+    from lesionkit.detect import inputs as finding
+    from lesionkit.detect import job as detecting
 
     folder = Path(out)
     with _exit_with(2, finding.UsageError):
@@ -138,7 +138,7 @@ def detect(
 
 
 def _check_detect(folder: Path, weights: str, threshold: float | None) -> None:
-    from lesionkit.inputs import UsageError
+    from lesionkit.detect.inputs import UsageError
 
     if threshold is not None and not 0 < threshold < 1:  # also refuses nan
         raise UsageError(f"--threshold is {threshold}, but must lie between 0 and 1, both excluded")
@@ -164,7 +164,7 @@ def _detector(weights: str, threshold: float | None, device: str) -> Any:
 
 
 def _make(folder: Path) -> None:
-    from lesionkit.inputs import UsageError
+    from lesionkit.detect.inputs import UsageError
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,8 @@ def _summary(entries: list[dict[str, Any]], folder: Path) -> None:
 @main.command("datasets")
 def list_datasets() -> None:
     """List the registry: name, images, what comes with them, whether the files are here, terms of use."""
-    from lesionkit import datasets, depth_datasets
+    from lesionkit.datasets import depth as depth_datasets
+    from lesionkit.datasets import samples as datasets
 
     kinds = {"masks": datasets.status(), "depth, no masks": depth_datasets.status()}
     width = max(len(row["name"]) for rows in kinds.values() for row in rows)
@@ -207,7 +208,7 @@ def list_datasets() -> None:
 @click.option("--url", help="A zip or tar archive to use instead: http(s)://, file:// or a path.")
 def fetch(name: str, url: str | None) -> None:
     """Download a data set from its authors' address, or say where to get it, and verify it."""
-    from lesionkit import datasets
+    from lesionkit.datasets import samples as datasets
 
     with _exit_with(1, datasets.DatasetError, OSError), _exit_with(2, datasets.UnknownDataset):
         click.echo(f"{name} is in {_room(name).fetch(name, url=url)}")
@@ -215,7 +216,9 @@ def fetch(name: str, url: str | None) -> None:
 
 def _room(name: str) -> Any:
     """The module whose `fetch` and `verify` know a data set. Raises UnknownDataset, which names those of both."""
-    from lesionkit import datasets, depth_datasets, depth_fetching, fetching
+    from lesionkit.datasets import depth as depth_datasets
+    from lesionkit.datasets import depth_fetching, fetching
+    from lesionkit.datasets import samples as datasets
 
     known = (*datasets.NAMES, *depth_datasets.NAMES)
     if name not in known and name != "scenes" and not name.startswith(datasets.FOLDER):
@@ -227,7 +230,7 @@ def _room(name: str) -> Any:
 @click.argument("name")
 def verify(name: str) -> None:
     """Check names, pairs, sizes, mask values and checksums, or the encoding of depth, of a data set."""
-    from lesionkit import datasets
+    from lesionkit.datasets import samples as datasets
 
     with _exit_with(1, datasets.DatasetError, OSError), _exit_with(2, datasets.UnknownDataset):
         report = _room(name).verify(name)

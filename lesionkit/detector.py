@@ -19,9 +19,9 @@ from lesionkit import fusion
 from lesionkit.depth import DepthNet
 from lesionkit.devices import resolve
 from lesionkit.encoders import EncoderError, folded, is_known
+from lesionkit.files import write_bytes
 from lesionkit.preprocess import STRIDE, PreprocessError, preprocess
 from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
-from lesionkit.writing import write_bytes
 
 ASSETS = Path(__file__).parent / "assets"
 # what a trained model can be run with on an image whose exact depth nobody knows

@@ -23,7 +23,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from torch import Tensor
 
 from lesionkit.fusion import FOUND_RGB, TRUTH_RGB
-from lesionkit.intervals import Interval
+from lesionkit.metrics.statistics import Interval
 
 INK, GRID = "#333333", "#dddddd"
 TRUTH, FOUND = (tuple(level / 255 for level in rgb) for rgb in (TRUTH_RGB, FOUND_RGB))

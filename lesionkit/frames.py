@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lesionkit import datasets
+from lesionkit.datasets import samples as datasets
 from lesionkit.devices import resolve
 from lesionkit.preprocess import content_mask, crop_resize, preprocess
-from lesionkit.scene_cache import cached_scenes
-from lesionkit.scenes import Lesion, SceneConfig, Scenes, stream_scenes
+from lesionkit.scenes.cache import cached_scenes
+from lesionkit.scenes.render import Lesion, SceneConfig, Scenes, stream_scenes
 
 # each part of the rendered data is a stream of its own, so that no scene is ever in two parts
 STREAMS = {"train": 1_000_003, "validation": 2_000_003, "test": 3_000_017}

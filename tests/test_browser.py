@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 
 from lesionkit.detector import Detector
-from lesionkit.explorer_pictures import panels
-from lesionkit.explorer_state import ExplorerState
+from lesionkit.explore.pictures import panels
+from lesionkit.explore.state import ExplorerState
 
 pytestmark = pytest.mark.browser
 

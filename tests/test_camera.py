@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lesionkit import camera as imaging
-from lesionkit.camera import Camera
+from lesionkit.scenes import camera as imaging
+from lesionkit.scenes.camera import Camera
 
 
 def camera(kind=0.0, radius=1.0, noise=0.0, exposure=0.42, vignette=0.0, **other) -> Camera:

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lesionkit import chain, clean, planning, runs, splitting
-from lesionkit.chain import NotebookFailed, RunOptions, execute, validate_options
+from lesionkit import runs
+from lesionkit.datasets import splits as splitting
+from lesionkit.runs import chain, clean, planning
+from lesionkit.runs.chain import NotebookFailed, RunOptions, execute, validate_options
 
 PARAMETERS = """profile: str = "quick"
 dataset: str = "scenes"

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 import torch
 
-from lesionkit import claims, metrics
+from lesionkit import metrics
+from lesionkit.metrics import claims
 
 NAMES = ("one", "two")
 

@@ -11,7 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 import lesionkit.runs  # noqa: F401 - imported before the detector's stand-in below takes the real one's place
-from lesionkit import cli, datasets, depth_datasets, fetching
+from lesionkit import cli, datasets
+from lesionkit.datasets import depth as depth_datasets
+from lesionkit.datasets import fetching
 
 
 class WeightsError(ValueError):
@@ -121,7 +123,7 @@ def test_wrong_usage_is_one_line_and_exit_2(arguments, words):
 
 
 def test_run_passes_its_options_on(tmp_path, monkeypatch):
-    from lesionkit import chain
+    from lesionkit.runs import chain
 
     seen = []
     monkeypatch.setattr(chain, "execute", lambda options, echo: seen.append(options) or tmp_path)
@@ -134,7 +136,7 @@ def test_run_passes_its_options_on(tmp_path, monkeypatch):
 
 
 def test_a_failing_notebook_shows_its_traceback_and_exits_1(monkeypatch):
-    from lesionkit import chain
+    from lesionkit.runs import chain
 
     def failing(options, echo):
         raise chain.NotebookFailed("02_depth failed in cell [3]\nTraceback\nKeyError: 'x'")

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from test_reading import one_line, smooth, write
 
-from lesionkit import datasets, splitting
+from lesionkit import datasets
 from lesionkit.datasets import InvalidData, MissingData, UnknownDataset
+from lesionkit.datasets import splits as splitting
 
 
 def make_folder(root, count=6):

@@ -2,9 +2,10 @@ import cv2
 import numpy as np
 import pytest
 
-from lesionkit import depth_datasets, parameters
-from lesionkit.depth_datasets import DepthSample, open_depth, read_depth_sample
-from lesionkit.reading import InvalidData, MissingData, UnknownDataset
+from lesionkit.datasets import depth as depth_datasets
+from lesionkit.datasets.depth import DepthSample, open_depth, read_depth_sample
+from lesionkit.datasets.reading import InvalidData, MissingData, UnknownDataset
+from lesionkit.runs import parameters
 
 UTS = "uts-simcolon-subset40"
 SUFFIX = {"simcol3d": ".png", "c3vd": ".tiff", UTS: ".png"}

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from lesionkit import archives, cli, depth_datasets, depth_fetching
-from lesionkit.reading import InvalidData, MissingData
+from lesionkit import cli
+from lesionkit.datasets import archives, depth_fetching
+from lesionkit.datasets import depth as depth_datasets
+from lesionkit.datasets.reading import InvalidData, MissingData
 
 
 def encoded(suffix, pixels):

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lesionkit import detecting
-from lesionkit.inputs import RESULTS, Failure, Source, UsageError, find_inputs
+from lesionkit.detect import job as detecting
+from lesionkit.detect.inputs import RESULTS, Failure, Source, UsageError, find_inputs
 
 SIZE_HW = (20, 30)
 

@@ -13,8 +13,8 @@ from matplotlib import cbook
 from torch import nn
 from torch.nn import functional as F
 
+from lesionkit.datasets.reading import read_image
 from lesionkit.encoders import ENCODERS, IMAGENET_DEVIATION, IMAGENET_MEAN, EncoderError, folded, make_encoder
-from lesionkit.reading import read_image
 from lesionkit.segmentation import DepthGuidedSegmenter
 
 

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from test_explorer_state import encoded, make_detector, noise
 
-from lesionkit import explore, explorer_images, explorer_messages, whatif
-from lesionkit.explorer_choice import PANELS
-from lesionkit.explorer_images import StateError
-from lesionkit.explorer_pictures import panels, table
+from lesionkit import explore
+from lesionkit.explore import images as explorer_images
+from lesionkit.explore import messages as explorer_messages
+from lesionkit.explore import whatif
+from lesionkit.explore.choice import PANELS
+from lesionkit.explore.images import StateError
+from lesionkit.explore.pictures import panels, table
 
 
 @pytest.fixture(scope="module")

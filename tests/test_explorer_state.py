@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from lesionkit import explorer_images, metrics, whatif
+from lesionkit import metrics
 from lesionkit.depth import DepthNet, depth_steepness
 from lesionkit.detector import Detector, DetectorConfig
-from lesionkit.explorer_images import SceneImage, StateError, declared_size, decode_upload
-from lesionkit.explorer_pictures import PANELS, TABLES, blend, panels, quantised, table
-from lesionkit.explorer_state import Choice, ExplorerState
+from lesionkit.explore import images as explorer_images
+from lesionkit.explore import whatif
+from lesionkit.explore.images import SceneImage, StateError, declared_size, decode_upload
+from lesionkit.explore.pictures import PANELS, TABLES, blend, panels, quantised, table
+from lesionkit.explore.state import Choice, ExplorerState
+from lesionkit.explore.whatif import Stroke
 from lesionkit.segmentation import DepthGuidedSegmenter
-from lesionkit.whatif import Stroke
 
 
 def make_detector(guidance: str = "depth") -> Detector:

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lesionkit import archives, datasets, fetching, splitting
-from lesionkit.datasets import DatasetError, InvalidData, MissingData, UnknownDataset
+from lesionkit import datasets
+from lesionkit.datasets import DatasetError, InvalidData, MissingData, UnknownDataset, archives, fetching
+from lesionkit.datasets import splits as splitting
 
 NAME = "cvc-colondb"
 STEMS = tuple(str(number) for number in range(1, 7))

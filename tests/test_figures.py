@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from lesionkit import figures
-from lesionkit.intervals import Interval
+from lesionkit.metrics.statistics import Interval
 
 
 @pytest.fixture(autouse=True)

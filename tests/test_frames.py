@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lesionkit import frames as room
-from lesionkit import scene_cache, training
+from lesionkit import training
 from lesionkit.frames import (
     Frames,
     crop_nearest,
@@ -21,6 +21,7 @@ from lesionkit.frames import (
 )
 from lesionkit.preprocess import content_box, preprocess
 from lesionkit.scenes import SceneConfig, render_scenes, stream_scenes
+from lesionkit.scenes import cache as scene_cache
 
 SIZE = 64
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lesionkit import raymarch
-from lesionkit.fused import Fused, FusedError
-from lesionkit.scenes import MAX_ELEMENTS, SceneConfig, render_scenes
-from lesionkit.surface import Elements, Tube
+from lesionkit.scenes import SceneConfig, render_scenes
+from lesionkit.scenes import march as raymarch
+from lesionkit.scenes.config import MAX_ELEMENTS
+from lesionkit.scenes.fused import Fused, FusedError
+from lesionkit.scenes.surface import Elements, Tube
 
 # for a processor, where a GPU's program cannot be tried: the same body in another frame
 LOOP = """#include <math.h>

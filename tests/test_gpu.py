@@ -5,13 +5,14 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from lesionkit import frames, raymarch, scenes, training
+from lesionkit import frames, training
 from lesionkit.depth import DepthNet
 from lesionkit.detector import Detector
 from lesionkit.devices import seed_everything
 from lesionkit.fitting import TrainConfig
 from lesionkit.preprocess import Augment, Views, preprocess
-from lesionkit.scenes import SceneConfig, render_scenes
+from lesionkit.scenes import SceneConfig, render, render_scenes
+from lesionkit.scenes import march as raymarch
 
 pytestmark = pytest.mark.gpu
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.gpu
 @pytest.mark.parametrize("how", [nullcontext, raymarch.compiled], ids=["plain", "compiled"])
 @pytest.mark.parametrize("name", ["standard", "hard", "examination"])
 def test_scenes_are_those_of_the_cpu(gpu, name, how, monkeypatch):
-    monkeypatch.setattr(scenes, "LARGEST_CHUNK", 8)
+    monkeypatch.setattr(render, "LARGEST_CHUNK", 8)
     config = getattr(SceneConfig, name)()
     here = render_scenes(20, 64, 3, "cpu", config)
     with how():

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from lesionkit import runs
-from lesionkit.parameters import COMMON
+from lesionkit.runs.parameters import COMMON
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 FOUND = sorted(FOLDER.glob("*.ipynb"))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lesionkit.raymarch import coarse_to_fine, length_of, march, normals, scene_function
-from lesionkit.surface import FAR_MM, Elements, Tube, smooth_minimum
+from lesionkit.scenes.march import coarse_to_fine, length_of, march, normals, scene_function
+from lesionkit.scenes.surface import FAR_MM, Elements, Tube, smooth_minimum
 
 SIZE = 64
 RADIUS, OFFSET = 20.0, (4.0, -3.0)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lesionkit import reading
-from lesionkit.reading import InvalidData, MissingData
+from lesionkit.datasets import reading
+from lesionkit.datasets.reading import InvalidData, MissingData
 
 
 def smooth(height=40, width=60, seed=0):

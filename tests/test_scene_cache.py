@@ -7,8 +7,9 @@ from unittest import mock
 import pytest
 import torch
 
-from lesionkit import scene_cache
-from lesionkit.scenes import CHUNK, SceneConfig, SceneError, Scenes, render_scenes, stream_scenes
+from lesionkit.scenes import SceneConfig, SceneError, Scenes, render_scenes, stream_scenes
+from lesionkit.scenes import cache as scene_cache
+from lesionkit.scenes.render import CHUNK
 
 CONFIG = SceneConfig.basic()
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from lesionkit import drawing_ahead, scenes
-from lesionkit.camera import Camera, aperture
-from lesionkit.raymarch import NEAR_MM, coarse_to_fine, march, scene_function
-from lesionkit.scene_draw import draw
-from lesionkit.scenes import SceneConfig, SceneError, Scenes, render_scenes, stream_scenes
-from lesionkit.surface import FAR_MM, Tube
+from lesionkit.scenes import SceneConfig, SceneError, Scenes, drawing_ahead, render, render_scenes, stream_scenes
+from lesionkit.scenes.camera import Camera, aperture
+from lesionkit.scenes.config import MAX_ELEMENTS
+from lesionkit.scenes.march import NEAR_MM, coarse_to_fine, march, scene_function
+from lesionkit.scenes.sampling import draw
+from lesionkit.scenes.surface import FAR_MM, Tube
 
 NAMES = ("basic", "standard", "hard", "examination", "blind_end")
 CONFIGS = {name: getattr(SceneConfig, name)() for name in NAMES}
@@ -72,13 +72,13 @@ def test_the_global_generators_are_neither_read_nor_moved(some):
 def test_a_scene_does_not_depend_on_batch_chunk_or_first(some, monkeypatch):
     whole = some["hard"]
     assert_equal(render_scenes(1, 64, 0, "cpu", SceneConfig.hard(), first=7), whole[7:8])
-    monkeypatch.setattr(scenes, "CHUNK", 5)
+    monkeypatch.setattr(render, "CHUNK", 5)
     assert_equal(render_scenes(12, 64, 0, "cpu", SceneConfig.hard()), whole)
     assert_equal(render_scenes(6, 64, 0, "cpu", SceneConfig.hard(), first=4), whole[4:10])
 
 
 def test_scenes_drawn_ahead_by_other_processes_are_the_same(some, monkeypatch):
-    monkeypatch.setattr(scenes, "CHUNK", 3)
+    monkeypatch.setattr(render, "CHUNK", 3)
     config = SceneConfig.hard()
     assert_equal(render_scenes(12, 64, 0, "cpu", config, workers=2), some["hard"])
 
@@ -122,17 +122,17 @@ def test_after_a_process_has_died_the_next_stream_has_others():
 
 def test_a_gpu_renders_as_many_at_a_time_as_its_memory_is_meant_for():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert scenes.chunk_size(128, cpu) == scenes.chunk_size(512, cpu) == scenes.CHUNK
-    assert [scenes.chunk_size(size_px, gpu) for size_px in (32, 128, 256, 4096)] == [512, 512, 128, 1]
+    assert render.chunk_size(128, cpu) == render.chunk_size(512, cpu) == render.CHUNK
+    assert [render.chunk_size(size_px, gpu) for size_px in (32, 128, 256, 4096)] == [512, 512, 128, 1]
 
 
 def test_streaming_renders_a_chunk_when_it_is_asked_for(monkeypatch):
     asked = []
-    monkeypatch.setattr(scenes, "_render", lambda drawn, *rest: asked.append(len(drawn)) or "a chunk")
+    monkeypatch.setattr(render, "_render", lambda drawn, *rest: asked.append(len(drawn)) or "a chunk")
     stream = stream_scenes(10**9, 64, 0, "cpu")
     assert isinstance(stream, GeneratorType)
     assert [next(stream), next(stream)] == ["a chunk"] * 2
-    assert asked == [scenes.CHUNK] * 2
+    assert asked == [render.CHUNK] * 2
 
 
 
@@ -147,7 +147,7 @@ def test_masks_instances_and_areas_agree(some, name):
     for instance, lesions in zip(scene.instance, scene.lesions, strict=True):
         counted = {int(i): int((instance == i).sum()) for i in instance.unique() if i > 0}
         assert counted == {lesion.index: lesion.area_px for lesion in lesions}
-        assert all(area >= scenes.MIN_VISIBLE_PX for area in counted.values())
+        assert all(area >= render.MIN_VISIBLE_PX for area in counted.values())
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -234,8 +234,8 @@ def test_the_camera_matrix_projects_depth_back_to_its_pixels(change):
     """Points from depth, rays and lens; matrix and distortion take them back to where they were seen."""
     config = replace(SMOOTH, **change)
     scene = render_scenes(2, 64, 1, "cpu", config)
-    lens = scenes._put(draw(1, range(2), config).camera, Camera, torch.device("cpu"))
-    rays = scenes._camera_rays(replace(lens, rotation=torch.eye(3).expand(2, 3, 3)), 64)
+    lens = render._put(draw(1, range(2), config).camera, Camera, torch.device("cpu"))
+    rays = render._camera_rays(replace(lens, rotation=torch.eye(3).expand(2, 3, 3)), 64)
     x, y, z = (rays * scene.depth).unbind(1)
     fx, fy = scene.intrinsics[:, 0, 0, None, None], scene.intrinsics[:, 1, 1, None, None]
     u, v = fx * x / z, fy * y / z  # undistorted, in pixels from the centre
@@ -270,7 +270,7 @@ def test_configurations_are_named_frozen_and_ordered():
     assert CONFIGS["basic"].contrast[0] > CONFIGS["standard"].contrast[0] > CONFIGS["hard"].contrast[0] == 0
     assert set(CONFIGS["basic"].classes) < set(CONFIGS["standard"].classes) < set(CONFIGS["hard"].classes)
     for config in CONFIGS.values():
-        assert config.lesions[1] + config.lookalikes[1] <= scenes.MAX_ELEMENTS
+        assert config.lesions[1] + config.lookalikes[1] <= MAX_ELEMENTS
 
 
 def middle_is_far(config: SceneConfig) -> float:
@@ -322,9 +322,9 @@ def test_slices_and_joins_keep_lesions_with_their_pictures(some):
 def test_drawn_scenes_depth_is_that_of_a_long_plain_march(name):
     """Against 300 short steps from the lens, without the shortcuts of `coarse_to_fine`."""
     drawn, cpu = draw(0, range(2), CONFIGS[name]), torch.device("cpu")
-    tube, camera = scenes._put(drawn.tube, Tube, cpu), scenes._put(drawn.camera, Camera, cpu)
-    rays = scenes._camera_rays(camera, 64)
-    elements = scenes._place_elements(drawn, tube, rays, aperture(camera, 64, 64))
+    tube, camera = render._put(drawn.tube, Tube, cpu), render._put(drawn.camera, Camera, cpu)
+    rays = render._camera_rays(camera, 64)
+    elements = render._place_elements(drawn, tube, rays, aperture(camera, 64, 64))
     depth = coarse_to_fine(tube, elements, rays).flatten(1)
     exact = march(tube, elements, rays.flatten(2), torch.full_like(depth, NEAR_MM), steps=300, slope=2.2)
     error = ((depth - exact) / exact)[exact < 120].abs()
@@ -338,7 +338,8 @@ def test_drawn_scenes_depth_is_that_of_a_long_plain_march(name):
 CAN_COMPILE = shutil.which("c++") and (Path(sysconfig.get_path("include")) / "Python.h").exists()
 COMPARED = """
 import json
-from lesionkit import raymarch, surface
+from lesionkit.scenes import march as raymarch
+from lesionkit.scenes import surface
 from lesionkit.scenes import SceneConfig, render_scenes
 
 def scenes():

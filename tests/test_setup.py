@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -182,31 +183,41 @@ def test_citation_agrees_with_the_project(project):
 # --- the package -----------------------------------------------------------------------------------------
 
 
-def imports(path: Path) -> set[str]:
-    """Names of the lesionkit modules that a module imports, those within functions included."""
+PACKAGE = ROOT / "lesionkit"
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name below it; a package's own is its `__init__`."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+
+
+def imports(path: Path, known: dict[str, Path]) -> set[str]:
+    """Names of the modules that a module imports, those within functions included."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            base = "lesionkit" if node.level else ""
-            module = ".".join(filter(None, (base, node.module)))
-            # `from lesionkit import scenes` names a module, `from lesionkit import Detector` an attribute
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lesionkit":
+            base = node.module.removeprefix("lesionkit").lstrip(".")
+            # `from lesionkit import scenes` names a module, `from lesionkit.depth import DepthNet` an attribute
+            below = {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+            found |= {name if name in known else base for name in below}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    modules = {name.split(".")[1] for name in found if name.startswith("lesionkit.")}
-    return {name for name in modules if (ROOT / "lesionkit" / f"{name}.py").is_file()}
+            found |= {alias.name.removeprefix("lesionkit.") for alias in node.names}
+    return found & known.keys()
 
 
 @pytest.fixture(scope="module")
 def graph() -> dict[str, set[str]]:
     """Module → the modules it imports."""
-    return {path.stem: imports(path) for path in (ROOT / "lesionkit").glob("*.py")}
+    known = modules()
+    return {name: imports(path, known) for name, path in known.items()}
 
 
 def test_imports_are_found(graph):
-    # else the two tests below would pass on an empty graph
+    # else the tests below would pass on an empty graph
     assert {"depth", "preprocess", "segmentation", "fusion"} <= graph["detector"]
-    assert "chain" in graph["cli"]  # imported within a function
+    assert "runs.chain" in graph["cli"]  # imported within a function
+    assert "scenes.march" in graph["scenes.light"]
 
 
 def test_imports_go_one_way(graph):
@@ -214,19 +225,16 @@ def test_imports_go_one_way(graph):
         order = list(TopologicalSorter(graph).static_order())
     except CycleError as circle:
         pytest.fail(f"modules import each other in a circle: {' ← '.join(circle.args[1])}")
-    assert order.index("scenes") < order.index("cli")
+    assert order.index("scenes.render") < order.index("frames") < order.index("cli")
 
 
-# the order of the house, from the data to the command line; the other modules stand beside the room that they serve
-ROOMS = (
-    "datasets", "scenes", "preprocess", "depth", "segmentation", "fusion", "detector", "losses", "metrics", "training",
-    "figures", "explore", "runs", "cli",
-)  # fmt: skip
+ABOVE = ("runs", "detect", "explore")  # packages that stand on the ground floor
+NETWORKS = ("encoders", "depth", "segmentation", "detector", "fitting", "training", "depth_anything")
 
 
-def reached(name: str, graph: dict[str, set[str]]) -> set[str]:
-    """All that a module needs, by whatever way."""
-    seen, todo = set(), [name]
+def needed(names: Iterable[str], graph: dict[str, set[str]]) -> set[str]:
+    """All that modules need, by whatever way."""
+    seen, todo = set(), list(names)
     while todo:
         new = graph[todo.pop()] - seen
         seen |= new
@@ -234,13 +242,20 @@ def reached(name: str, graph: dict[str, set[str]]) -> set[str]:
     return seen
 
 
-def test_no_room_needs_a_later_one(graph):
-    later = {room: reached(room, graph) & set(ROOMS[i + 1 :]) for i, room in enumerate(ROOMS)}
-    assert {room: needs for room, needs in later.items() if needs} == {}
+def test_the_ground_floor_needs_nothing_that_stands_on_it(graph):
+    ground = [name for name, path in modules().items() if path.parent == PACKAGE and name not in ("__init__", "cli")]
+    assert [name for name in needed(ground, graph) if name.split(".")[0] in (*ABOVE, "cli")] == []
+
+
+@pytest.mark.parametrize("package", ["scenes", "datasets"])
+def test_scenes_and_data_sets_know_no_network(graph, package):
+    members = [name for name in graph if name.split(".")[0] == package]
+    assert len(members) > 4
+    assert needed(members, graph) & {*NETWORKS} == set()
 
 
 def test_nothing_imports_the_command_line(graph):
-    assert [name for name, needs in graph.items() if "cli" in needs and name != "__main__"] == []
+    assert [name for name, needs in graph.items() if "cli" in needs] == []
 
 
 # --- what is committed -------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_raymarch import straight
 
-from lesionkit import shading
-from lesionkit.shading import Light, Look
+from lesionkit.scenes import light as shading
+from lesionkit.scenes.light import Light, Look
 
 
 def lamp(at=((0.0, 0.0), (0.0, 0.0)), balance=1.0, fall_off=2.0, wrap=0.22, ambient=0.0, occlusion=0.0) -> Light:

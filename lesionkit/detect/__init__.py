@@ -1,0 +1,1 @@
+"""Detection over many inputs: files and videos in, pictures and tables out."""

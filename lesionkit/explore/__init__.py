@@ -1,0 +1,8 @@
+"""The explorer: put a finger on an image, change the depth that feeds the attention, and see what follows."""
+
+from lesionkit.explore.images import SceneImage
+from lesionkit.explore.pictures import still
+from lesionkit.explore.state import ExplorerState
+from lesionkit.explore.widget import Explorer
+
+__all__ = ["Explorer", "ExplorerState", "SceneImage", "still"]

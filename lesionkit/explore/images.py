@@ -1,0 +1,279 @@
+"""The images that the explorer can show: rendered scenes, those of a data set, and a person's own.
+
+Each kind is a small frozen description, which is what a saved state holds; its `load` makes pixels of it.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from lesionkit.datasets import reading
+from lesionkit.datasets import samples as datasets
+from lesionkit.scenes.render import Lesion, SceneConfig, render_scenes
+
+SCENE_PX = 256  # whatever the model's size: a saved point or stroke then means the same place
+LONGEST_PX = 1024  # larger images are reduced: the networks see a quarter of that, and the screen shows no more
+SMALLEST_PX = 32
+MAX_BYTES = 32_000_000
+MAX_PIXELS = 60_000_000  # a small file can unpack to gigabytes
+DECIMALS = 4  # of every number that a person chooses; a browser's slider says 12.000000000000002
+REDUCED = "reduced "
+PARIS = ("0-Ip", "0-Is", "0-IIa", "0-IIb", "0-IIc", "none")
+SCENE_RANGES = {
+    "size_mm": (3.0, 25.0),
+    "relief": (0.0, 2.5),
+    "contrast": (0.0, 0.9),
+    "light": (0.5, 1.7),
+    "view_degrees": (80.0, 140.0),
+}
+
+
+class StateError(ValueError):
+    """Something that the explorer cannot do or show; one sentence for the person who asked."""
+
+
+def number(name: str, value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise StateError(f"{name} is {value!r}, but must be a number from {low:g} to {high:g}")
+    return round(float(value), DECIMALS)
+
+
+def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise StateError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}")
+    return value
+
+
+def refuse_unknown(given: dict, cls: type) -> None:
+    allowed = [f.name for f in fields(cls)]
+    for name in given:
+        if name not in allowed:
+            raise StateError(f"{name!r} is not known here: use {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """image uint8 h×w×3; truth bool h×w and depth float h×w (mm, exact) where they are known; label: what it is;
+    note: what a person should know about it, or empty."""
+
+    image: np.ndarray
+    label: str
+    truth: np.ndarray | None = None
+    depth: np.ndarray | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SceneImage:
+    """A rendered scene with one lesion, or none (paris "none"). A slider changes its one property and nothing else:
+    tube, camera and place come from the seed."""
+
+    paris: str = "0-Is"
+    size_mm: float = 12.0
+    relief: float = 1.0  # factor on the lesion's height
+    contrast: float = 0.45  # of its colour against the mucosa
+    light: float = 1.0  # factor on the exposure
+    view_degrees: float = 105.0
+    seed: int = 2
+
+    kind = "scene"
+
+    def checked(self) -> "SceneImage":
+        one_of("paris", self.paris, PARIS)
+        values = {name: number(name, getattr(self, name), *span) for name, span in SCENE_RANGES.items()}
+        return replace(self, **values, seed=int(number("seed", self.seed, 0, 9999)))
+
+    def another(self, number: int) -> "SceneImage":
+        """Another scene, as a donor of depth: another tube, another place."""
+        return replace(self, seed=(self.seed + 101 * number) % 10_000)
+
+    def config(self) -> SceneConfig:
+        bare = self.paris == "none"
+        ranges = {name: (getattr(self, name),) * 2 for name in ("size_mm", "contrast", "view_degrees")}
+        return replace(
+            SceneConfig.standard(), name="explorer", classes=("0-Is" if bare else self.paris,), lesions=(1, 1),
+            lesion_free=1.0 if bare else 0.0, lookalikes=(0, 0), tilt_degrees=25.0, relief=self.relief,
+            light=self.light, **ranges,
+        )  # fmt: skip
+
+    @lru_cache(maxsize=12)  # noqa: B019 (a scene is a value, not an object that should be freed; undo comes back to it)
+    def load(self) -> LoadedImage:
+        scene = render_scenes(1, SCENE_PX, self.seed, "cpu", self.config())
+        pixels = (scene.image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+        seen = scene.lesions[0]
+        what = f"{self.paris} of {seen[0].size_mm:.0f} mm" if seen else "no lesion"
+        label = f"rendered scene {self.seed}, {what}"
+        note = self._note(seen[0] if seen else None)
+        return LoadedImage(pixels, label, scene.mask[0, 0].numpy() > 0, scene.depth[0, 0].numpy(), note)
+
+    def _note(self, lesion: Lesion | None) -> str:
+        if self.paris != "none" and lesion is None:
+            return "The lesion of this scene is hidden behind a fold: try another scene."
+        if lesion is not None and lesion.size_mm < self.size_mm - 0.1:
+            wall, size = f"{lesion.distance_mm:.0f} mm", f"{lesion.size_mm:.0f} mm"
+            return f"The wall is only {wall} away: the lesion is kept to {size}, a larger one would touch the lens."
+        return ""
+
+
+@dataclass(frozen=True)
+class SampleImage:
+    """An image of a data set that lies on this machine."""
+
+    dataset: str
+    name: str
+
+    kind = "sample"
+
+    def checked(self) -> "SampleImage":
+        if not isinstance(self.dataset, str):
+            raise StateError(f"dataset is {self.dataset!r}, but must be a name")
+        if self.name not in _names(_samples(self.dataset)):
+            raise StateError(f"{_short(self.dataset)} has no image {self.name!r}")
+        return self
+
+    def another(self, number: int) -> "SampleImage":
+        names = _names(_samples(self.dataset))
+        return replace(self, name=names[(names.index(self.name) + number) % len(names)])
+
+    def load(self) -> LoadedImage:
+        sample = next(s for s in _samples(self.dataset) if s.name == self.name)
+        try:
+            image, truth = datasets.read_sample(sample)
+        except datasets.DatasetError as error:
+            raise StateError(str(error)) from None
+        image, note = reduced(image)
+        truth = cv2.resize(truth.astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+        return LoadedImage(image, f"{_short(self.dataset)}, {self.name}", truth, note=note)
+
+
+@dataclass(frozen=True)
+class UploadImage:
+    """A person's own image; its pixels are not in the state. sha256: of the file's bytes; of a file that the browser
+    had to reduce, of what it sent, with REDUCED before it."""
+
+    name: str
+    sha256: str
+
+    kind = "upload"
+
+    def checked(self) -> "UploadImage":
+        if not isinstance(self.name, str) or not isinstance(self.sha256, str):
+            raise StateError("an own image is described by name and sha256, both text")
+        return self
+
+    def another(self, number: int) -> SceneImage:
+        return SceneImage().another(number)  # nothing is known but this one image
+
+    def load(self) -> LoadedImage:
+        raise StateError(f"this view is about your own image {self.name!r}: open that file first")
+
+    def opened(self, data: bytes | None) -> LoadedImage:
+        """The image from the file's bytes; StateError when they are missing or another file's."""
+        if data is None:
+            return self.load()
+        if not self.sha256.startswith(REDUCED) and hashlib.sha256(data).hexdigest() != self.sha256:
+            raise StateError(f"the file given is not the {self.name!r} that this state was saved with")
+        return decode_upload(data, self.name)
+
+
+IMAGES = {cls.kind: cls for cls in (SceneImage, SampleImage, UploadImage)}
+
+
+# --- data sets ----------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=8)
+def _samples(dataset: str) -> tuple[datasets.Sample, ...]:
+    try:
+        return datasets.open_dataset(dataset).samples
+    except datasets.DatasetError as error:
+        raise StateError(str(error)) from None
+
+
+def _names(samples: Sequence[datasets.Sample]) -> list[str]:
+    return [sample.name for sample in samples]
+
+
+def sample_names(dataset: str, part: str = "test") -> list[str]:
+    """The images of a part of a data set, in order. Raises StateError."""
+    try:
+        return _names(datasets.open_dataset(dataset).part(part))
+    except datasets.DatasetError as error:
+        raise StateError(str(error)) from None
+
+
+def available_datasets() -> list[str]:
+    """The data sets of the registry that are on this machine."""
+    return [row["name"] for row in datasets.status() if row["present"]]
+
+
+def _short(dataset: str) -> str:
+    # the label stands in pictures that people pass on: no path of their machine in it
+    return "own folder" if dataset.startswith(datasets.FOLDER) else dataset
+
+
+# --- own files ----------------------------------------------------------------------------------------
+
+
+def decode_upload(data: bytes, name: str) -> LoadedImage:
+    """An image file's bytes as RGB: grey becomes three equal channels, what is transparent becomes black, a large one
+    is reduced; the note says so. Raises StateError for what is no image, cut off, too large or too small."""
+    _check_bytes(data, name)
+    pixels = reading.quiet_imdecode(data, cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim not in (2, 3):
+        raise StateError(f"{name} is not an image that can be read here: use a JPEG, PNG, BMP, TIFF or WebP file")
+    bgr = reading.quiet_imdecode(data, cv2.IMREAD_COLOR)  # a second time: only this honours a photograph's orientation
+    if bgr is None:  # a TIFF of floating-point numbers
+        raise StateError(f"{name} has pixels of {pixels.dtype}, which are no picture: save it as PNG")
+    whole = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    rgb = reading.without_transparent(whole, data)
+    notes = [] if rgb is whole else ["Its transparent parts are shown black, as the frame around tissue is."]
+    if min(rgb.shape[:2]) < SMALLEST_PX:
+        raise StateError(f"{name} is {rgb.shape[1]}×{rgb.shape[0]} pixels: too small to show tissue, use at least "
+                         f"{SMALLEST_PX} on each side")  # fmt: skip
+    if (rgb[..., :1] == rgb).all():
+        notes.append("The image is grey; the model learned from colour, so trust its answer less.")
+    rgb, note = reduced(rgb)
+    return LoadedImage(rgb, f"own image, {name}", note=" ".join([*notes, note]).strip())
+
+
+def _check_bytes(data: bytes, name: str) -> None:
+    if not data:
+        raise StateError(f"{name} is empty: choose another file")
+    if len(data) > MAX_BYTES:
+        raise StateError(f"{name} has {len(data) / 1e6:.0f} MB, more than the {MAX_BYTES / 1e6:.0f} MB taken here: "
+                         "save it smaller")  # fmt: skip
+    width, height = declared_size(data)
+    if width * height > MAX_PIXELS:
+        raise StateError(f"{name} has more than {MAX_PIXELS / 1e6:.0f} million pixels: save it smaller")
+    if reading.is_cut_off(data):
+        raise StateError(f"{name} is cut off after {len(data)} bytes: copy or download it again")
+
+
+def declared_size(data: bytes) -> tuple[int, int]:
+    """Width and height that the file's header declares, without unpacking it; (0, 0) where it has none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large images; that is what we are asking about
+            return reading.header_size(data)
+    except Image.DecompressionBombError:
+        return MAX_PIXELS, MAX_PIXELS
+    except Exception:  # no image, or one of a format that Pillow does not know: the decoder will say so
+        return 0, 0
+
+
+def reduced(image: np.ndarray) -> tuple[np.ndarray, str]:
+    """At most LONGEST_PX on the longer side, and a sentence when that changed something."""
+    height, width = image.shape[:2]
+    scale = LONGEST_PX / max(height, width)
+    if scale >= 1:
+        return image, ""
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return small, f"Reduced from {width}×{height} to {size[0]}×{size[1]} pixels."

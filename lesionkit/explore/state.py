@@ -1,0 +1,342 @@
+"""All that the explorer knows, without a widget: which image, which depth, which threshold, and what comes out.
+
+The state is one frozen `Choice`; everything shown follows from it. So undo is "take the choice before", a saved state
+is that choice as JSON, and nothing can be half-updated. What is dear to compute is cached by the part of the choice
+that it depends on. Coordinates x, y are pixels of the image shown; s is the networks' size.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lesionkit import fusion
+from lesionkit.detector import Detector
+from lesionkit.explore import readings, whatif
+from lesionkit.explore.choice import (
+    GUIDANCES,
+    RELIEF,
+    STROKE_POINTS,
+    VIEW,
+    Choice,
+    checked_view,
+    from_json,
+    make_stroke,
+    number,
+    one_of,
+    refuse_unknown,
+    to_json,
+)  # fmt: skip
+from lesionkit.explore.images import (
+    REDUCED,
+    LoadedImage,
+    SampleImage,
+    SceneImage,
+    StateError,
+    UploadImage,
+    decode_upload,
+)  # fmt: skip
+from lesionkit.explore.whatif import Outcome, Prepared, Stroke
+
+__all__ = ["GUIDANCES", "Choice", "ExplorerState", "SceneImage", "StateError", "Stroke"]
+
+HISTORY = 200  # steps that can be undone
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image with all that does not depend on the what-if."""
+
+    loaded: LoadedImage
+    prepared: Prepared
+    original: Outcome
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.loaded.image.shape[:2]
+
+
+class ExplorerState:
+    """The explorer without a view. Methods change the choice; `shown`, `outcome`, `numbers` … say what follows.
+
+    detector: any `Detector`. weights: what the Python line gives to `Detector.from_pretrained`. Methods that take
+    something from outside raise StateError, one sentence, and then leave the state as it was.
+    """
+
+    def __init__(self, detector: Detector, weights: str = "reference", image: Any = None):
+        self.detector, self.weights = detector, weights
+        self.start = self.now = Choice(image=(image or SceneImage()).checked(), threshold=float(detector.threshold))
+        self._past: list[Choice] = []
+        self._future: list[Choice] = []
+        self._step: Hashable = None
+        self._uploads: dict[UploadImage, LoadedImage] = {}
+        self._shown: OrderedDict[Any, Shown] = OrderedDict()
+        self._outcomes: OrderedDict[Any, Outcome] = OrderedDict()
+        self.runs = 0  # how often the networks ran; the tests count
+
+    # --- choosing -------------------------------------------------------------------------------------
+
+    def choose_scene(self, **changes: Any) -> None:
+        """A rendered scene: the present one (or the first) with `changes`, fields of SceneImage."""
+        base = self.now.image if isinstance(self.now.image, SceneImage) else SceneImage()
+        refuse_unknown(changes, SceneImage)
+        self._choose_image(replace(base, **changes), step=("scene", tuple(changes)))
+
+    def choose_sample(self, dataset: str, name: str) -> None:
+        """An image of a data set that is on this machine."""
+        self._choose_image(SampleImage(dataset, name))
+
+    def load_upload(self, data: bytes, name: str = "upload", reduced: bool = False) -> None:
+        """The bytes of an image file. reduced: the browser made it smaller, so the file's own bytes are others."""
+        loaded = decode_upload(data, name)
+        image = UploadImage(name, (REDUCED if reduced else "") + hashlib.sha256(data).hexdigest())
+        self._uploads.pop(image, None)  # a key that is there already would keep its old place
+        self._uploads[image] = loaded
+        self._choose_image(image)
+
+    def choose_upload(self) -> None:
+        """The last own image again."""
+        if not self._uploads:
+            raise StateError("choose your file with open… above the image, or drop it onto the explorer")
+        self._choose_image(next(reversed(self._uploads)))
+
+    def _choose_image(self, image: Any, step: Hashable = None) -> None:
+        image = image.checked()
+        self._show(image)  # before anything changes: an image that cannot be read leaves the state alone
+        before = self.now.image
+        same_place = isinstance(image, SceneImage) and isinstance(before, SceneImage) and image.seed == before.seed
+        kept = {} if same_place else {"strokes": (), "point": None, "zoom": Choice.zoom}
+        self._change(step, image=image, **kept)
+
+    def set_threshold(self, threshold: float) -> None:
+        """0 to 1; what lies above is lesion."""
+        self._change("threshold", threshold=number("threshold", threshold, 0, 1))
+
+    def set_guidance(self, guidance: str | None = None, relief: float | None = None, other: int | None = None) -> None:
+        """What feeds the attention. guidance: one of GUIDANCES; relief: see `whatif.exaggerate`; other: which image."""
+        changes: dict[str, Any] = {}
+        if guidance is not None:
+            changes["guidance"] = one_of("guidance", guidance, GUIDANCES)
+        if relief is not None:
+            changes["relief"] = number("relief", relief, *RELIEF)
+        if other is not None:
+            changes["other"] = int(number("other", other, 1, 999))
+        self._change(tuple(changes), **changes)
+
+    def paint(
+        self, points: Any, radius_px: float, strength: float = 0.3, tool: str = "nearer", stroke: Hashable = None
+    ) -> None:
+        """Push the depth under the brush nearer or farther, or smear it. Calls with one `stroke` extend it, until it
+        has STROKE_POINTS: what follows is a stroke more, of the same step."""
+        new = make_stroke({"tool": tool, "radius_px": radius_px, "strength": strength, "points": points})
+        strokes = self.now.strokes
+        if stroke is not None and self._step == ("paint", stroke) and strokes:
+            longer = strokes[-1].points + new.points
+            if len(longer) <= STROKE_POINTS:
+                new, strokes = replace(strokes[-1], points=longer), strokes[:-1]
+        self._change(None if stroke is None else ("paint", stroke), strokes=(*strokes, new))
+
+    def click(self, x: float, y: float) -> None:
+        """The point whose values and profile are shown."""
+        height, width = self.shown.size_hw
+        point = (number("x", x, 0, width), number("y", y, 0, height))
+        self._change("point", point=point)
+
+    def set_angle(self, degrees: float) -> None:
+        """Direction of the profile's line, −180 to 180; 0 runs along x."""
+        self._change("angle", angle=number("angle", degrees, -180, 180))
+
+    def set_view(self, **changes: Any) -> None:
+        """under, over, opacity, zoom: how it is looked at. Saved with the state, but no step that is undone."""
+        values = asdict(self.now) | changes
+        view = {name: values[name] for name in VIEW}
+        self.now = replace(self.now, **checked_view(view))
+
+    # --- history --------------------------------------------------------------------------------------
+
+    def _change(self, step: Hashable, **changes: Any) -> None:
+        """Changes of one and the same kind in a row (a slider being dragged) are one step to undo."""
+        now = replace(self.now, **changes)
+        if now == self.now:
+            return
+        if now.guidance == "other":  # before anything changes: it may be an image that cannot be read
+            self._donor(now)
+        if step is None or step != self._step:
+            self._past = [*self._past[-HISTORY:], self.now]
+        self._future, self._step, self.now = [], step, now
+
+    def end_step(self) -> None:
+        """What changes next is a step of its own."""
+        self._step = None
+
+    @property
+    def can_undo(self) -> bool:
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        return bool(self._future)
+
+    def undo(self) -> None:
+        """Back by one step; nothing where there is none."""
+        self._travel(self._past, self._future)
+
+    def redo(self) -> None:
+        self._travel(self._future, self._past)
+
+    def _travel(self, source: list[Choice], target: list[Choice]) -> None:
+        if source:
+            target.append(self.now)
+            view = {name: getattr(self.now, name) for name in VIEW}
+            self.now = replace(source.pop(), **view)
+        self._step = None
+
+    def reset(self) -> None:
+        """Depth, relief, paint and threshold as they were; the image stays. Can be undone."""
+        names = ("guidance", "other", "relief", "strokes", "threshold")
+        self._change(None, **{name: getattr(self.start, name) for name in names})
+
+    # --- what follows ---------------------------------------------------------------------------------
+
+    @property
+    def shown(self) -> Shown:
+        return self._show(self.now.image)
+
+    def _show(self, image: Any) -> Shown:
+        return _cached(self._shown, image, 4, lambda: self._compute_image(image))
+
+    def _compute_image(self, image: Any) -> Shown:
+        loaded = self._uploads[image] if image in self._uploads else image.load()
+        self.runs += 1
+        prepared = whatif.prepare(self.detector, loaded.image)
+        return Shown(loaded, prepared, whatif.guide(self.detector, prepared, prepared.depths.target))
+
+    @property
+    def what_if(self) -> tuple:
+        """The part of the choice that the networks' answer depends on, in one form for what means the same."""
+        now = self.now
+        if now.guidance == "off":
+            return now.image, "off"
+        relief = 1.0 if now.guidance == "flat" else now.relief  # a flat map has none
+        return now.image, now.guidance, now.other if now.guidance == "other" else 0, relief, now.strokes
+
+    @property
+    def is_original(self) -> bool:
+        return self.what_if == (self.now.image, "own", 0, 1.0, ())
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the networks answer to the chosen depth."""
+        if self.is_original:
+            return self.shown.original
+        return _cached(self._outcomes, self.what_if, 12, self._compute_outcome)
+
+    def _compute_outcome(self) -> Outcome:
+        self.runs += 1
+        return whatif.guide(self.detector, self.shown.prepared, self._guiding_depth(), self.now.guidance != "off")
+
+    @torch.inference_mode()
+    def _guiding_depth(self) -> torch.Tensor:
+        now, prepared = self.now, self.shown.prepared
+        depth = prepared.depths.target
+        if now.guidance == "off":
+            return depth
+        if now.guidance == "flat":
+            depth = whatif.flatten(depth)
+        elif now.guidance == "other":
+            depth = self._donor(now).prepared.depths.target
+        return whatif.paint(whatif.exaggerate(depth, now.relief), now.strokes, prepared.box)
+
+    def _donor(self, choice: Choice) -> Shown:
+        """The other image, whose depth guides."""
+        return self._show(choice.image.another(choice.other))
+
+    def probability(self, original: bool = False) -> np.ndarray:
+        """h×w of the image shown, float32."""
+        shown = self.shown
+        found = (shown.original if original else self.outcome).probability
+        return fusion.restore(found, shown.prepared.box, shown.size_hw)
+
+    def numbers(self) -> dict[str, dict[str, float | None]]:
+        """Per name of `explorer_readings.mask_numbers` `now`, `original` (own depth, same threshold) and `change`; None
+        where there is no truth."""
+        threshold, truth = self.now.threshold, self.shown.loaded.truth
+        now = readings.mask_numbers(self.probability(), threshold, truth)
+        original = now if self.is_original else readings.mask_numbers(self.probability(original=True), threshold, truth)
+        table = {}
+        for name, value in now.items():
+            change = None if value is None or original[name] is None else value - original[name]
+            table[name] = {"now": value, "original": original[name], "change": change}
+        return table
+
+    def profile_at_click(self) -> dict[str, Any] | None:
+        """What the line through the clicked point shows, see `explorer_readings.profile`; None without a point."""
+        shown, now = self.shown, self.now
+        if now.point is None:
+            return None
+        exact = shown.loaded.depth
+        return readings.profile(shown.prepared, self.outcome, shown.original, exact, now.point, now.angle)
+
+    def note(self) -> str:
+        """What should be known about the present choice, in words; empty when there is nothing to say."""
+        kind, notes = self.detector.config.guidance, [self.shown.loaded.note]
+        if self.now.point is not None and not readings.in_box(*self.now.point, self.shown.prepared.box):
+            notes.append("The point lies in the black margin: depth and attention are those of the nearest tissue.")
+        touched = self.now.guidance in ("flat", "other") or self.now.relief != 1 or self.now.strokes
+        if kind != "depth" and touched:
+            notes.append(f"This model's attention is fed by {kind!r}, not by depth: a changed depth cannot change its "
+                         "answer. Switching the attention off still can.")  # fmt: skip
+        elif self.now.guidance == "off" and (self.now.relief != 1 or self.now.strokes):
+            notes.append("The attention is off: relief and paint have no effect until depth guides it again.")
+        elif self.now.guidance == "flat" and self.now.relief != 1:
+            notes.append("A flat depth has no relief to scale; paint on it to give it some.")
+        return " ".join(note for note in notes if note)
+
+    # --- saving ---------------------------------------------------------------------------------------
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The choice as JSON: what differs from the defaults."""
+        return to_json(self.now, self._default(), indent)
+
+    def load_json(self, text: str, upload: bytes | None = None) -> None:
+        """What `to_json` gave; one step to undo. upload: the file's bytes, where the state is about an own image."""
+        choice = from_json(text, self._default())
+        if isinstance(choice.image, UploadImage) and choice.image not in self._uploads:
+            self._uploads[choice.image] = choice.image.opened(upload)
+        self._show(choice.image)
+        self._change(None, **{f.name: getattr(choice, f.name) for f in fields(Choice)})
+
+    def _default(self) -> Choice:
+        return Choice(threshold=float(self.detector.threshold))
+
+    @classmethod
+    def from_json(cls, detector: Detector, text: str, upload: bytes | None = None, **options: Any) -> "ExplorerState":
+        """A new state from what `to_json` gave. Raises StateError."""
+        state = cls(detector, **options)
+        state.load_json(text, upload)
+        state._past.clear()
+        return state
+
+    def python_line(self) -> str:
+        """One line that shows this view again in a notebook."""
+        own = isinstance(self.now.image, UploadImage)
+        needs = "from pathlib import Path; " if own else ""
+        upload = f", upload=Path({self.now.image.name!r}).read_bytes()" if own else ""
+        weights = "" if self.weights == "reference" else f", weights={self.weights!r}"
+        return (
+            f"{needs}from lesionkit import Detector, explore; "
+            f"explore.Explorer(Detector.from_pretrained({self.weights!r}), state={self.to_json()!r}{upload}{weights})"
+        )
+
+
+def _cached(store: OrderedDict, key: Hashable, keep: int, compute: Callable[[], Any]) -> Any:
+    if key not in store:
+        store[key] = compute()
+        while len(store) > keep:
+            store.popitem(last=False)
+    store.move_to_end(key)
+    return store[key]

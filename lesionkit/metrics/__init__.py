@@ -1,0 +1,73 @@
+"""Metrics of masks, lesions and depth, their tables by the kit rule, intervals, and the three claims of the method."""
+
+from lesionkit.depth import luminance_depth
+from lesionkit.metrics.depth import (
+    affine_rmse,
+    constant_depth,
+    depth_edge_f1,
+    depth_metrics,
+    median_scale,
+    radial_depth,
+    spearman,
+)
+from lesionkit.metrics.masks import (
+    LesionMatches,
+    as_mask,
+    boundary_f1,
+    dice,
+    false_alarm,
+    hausdorff95,
+    iou,
+    lesion_matches,
+    precision,
+    sensitivity,
+    specificity,
+)
+from lesionkit.metrics.statistics import (
+    Interval,
+    bootstrap_mean,
+    paired_bootstrap,
+)
+from lesionkit.metrics.tables import (
+    SIZE_BINS,
+    THRESHOLDS,
+    SizeBin,
+    best_threshold,
+    by_size,
+    evaluate_lesions,
+    evaluate_masks,
+    summarise,
+)
+
+__all__ = [
+    "SIZE_BINS",
+    "THRESHOLDS",
+    "Interval",
+    "LesionMatches",
+    "SizeBin",
+    "affine_rmse",
+    "as_mask",
+    "best_threshold",
+    "bootstrap_mean",
+    "boundary_f1",
+    "by_size",
+    "constant_depth",
+    "depth_edge_f1",
+    "depth_metrics",
+    "dice",
+    "evaluate_lesions",
+    "evaluate_masks",
+    "false_alarm",
+    "hausdorff95",
+    "iou",
+    "lesion_matches",
+    "luminance_depth",
+    "median_scale",
+    "paired_bootstrap",
+    "precision",
+    "radial_depth",
+    "sensitivity",
+    "spearman",
+    "specificity",
+    "summarise",
+]  # fmt: skip

@@ -1,0 +1,66 @@
+"""The method's three claims [5] as one number per frame, for arms that differ in their guidance alone.
+
+All three hang on the threshold: an arm with a stricter one finds less *and* errs less, and a low one draws every edge
+too wide. So edges are compared at 0.5 for all arms; and for a and c every arm is brought to the operating point that
+`reference`, the arm guided by depth, has there on the validation part: for a to the threshold at which it marks as many
+false regions, for c to the one at which it finds as many lesions. (Thresholds chosen arm by arm would not do: along a
+flat curve they lie far apart by accident.)
+
+Letters: n frames of h × w pixels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from lesionkit.metrics import tables as metrics
+
+# more small lesions, better edges, fewer false positives: in the last one less is better
+CLAIMS = ("a small lesions found", "b boundary F1", "c false regions")
+SMALL = metrics.SIZE_BINS[1].high  # of the image: the two smaller bins
+MIDDLE = 0.5  # the threshold where a pixel is as likely lesion as not
+
+
+def operating_points(
+    validation: Mapping[str, Float[Tensor, "n 1 h w"]], truth: Float[Tensor, "n 1 h w"], reference: str = "depth"
+) -> pd.DataFrame:
+    """Thresholds, one column per arm: for "edges", and where the arm comes closest to the "same false" regions and to
+    the "same found" lesions as `reference` at MIDDLE; of equals the nearest to MIDDLE.
+
+    validation: probabilities of each arm on the validation part, whose masks are `truth`.
+    """
+    counts = {arm: {t: _totals(p > t, truth) for t in metrics.THRESHOLDS} for arm, p in validation.items()}
+    wanted = counts[reference][MIDDLE]
+
+    def closest(arm: str, what: str) -> float:
+        at = counts[arm]
+        return min(at, key=lambda t: (abs(at[t][what] - wanted[what]), abs(t - MIDDLE)))
+
+    rows = {f"same {what}": {arm: closest(arm, what) for arm in validation} for what in ("false", "found")}
+    return pd.DataFrame({"edges": dict.fromkeys(validation, MIDDLE), **rows}).T
+
+
+def _totals(masks: Tensor, truth: Tensor) -> dict[str, int]:
+    matches = _each(metrics.lesion_matches, masks, truth)
+    return {"false": sum(m.false_components for m in matches), "found": sum(sum(m.detected) for m in matches)}
+
+
+def _each(metric: Callable, masks: Tensor, truth: Tensor) -> list:
+    return [metric(mask, one) for mask, one in zip(masks, truth, strict=True)]
+
+
+def values(
+    probability: Float[Tensor, "n 1 h w"], points: pd.Series, truth: Float[Tensor, "n 1 h w"], names: Sequence[str]
+) -> pd.DataFrame:
+    """One row per frame, one column per claim; NaN where a frame says nothing about it (no small lesion, no lesion).
+
+    points: the arm's column of `operating_points`.
+    """
+    lesions = metrics.evaluate_lesions(probability > points["same false"], truth, names)
+    small = lesions[lesions["area_fraction"] < SMALL].groupby("name")["detected"].mean().reindex(names).astype(float)
+    edges = _each(metrics.boundary_f1, probability > points["edges"], truth)
+    matches = _each(metrics.lesion_matches, probability > points["same found"], truth)
+    false = [float(m.false_components) for m in matches]
+    return pd.DataFrame(dict(zip(CLAIMS, (small.to_numpy(), edges, false), strict=True)), pd.Index(names, name="name"))

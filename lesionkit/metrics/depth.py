@@ -1,0 +1,166 @@
+"""How good a depth map is, and the trivial depth maps that a network has to beat.
+
+Legend
+    d, d*     predicted and true depth of a pixel, positive; near is small
+    valid     where the true depth is known
+
+The metrics take one image: `prediction`, `depth` and `valid` of one size, each an H×W array or a tensor of
+H×W, 1×H×W or 1×1×H×W. The baselines take `image` B×3×H×W in [0, 1] and give B×1×H×W, positive and without a
+unit: compare them after median or affine alignment, like every prediction from one image.
+"""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.ndimage import binary_erosion
+from scipy.stats import rankdata
+from torch import Tensor
+
+from lesionkit.metrics.masks import NAN, edge_f1
+
+MapLike = np.ndarray | Tensor
+
+
+def _as_map(values: MapLike) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().double().numpy()
+    array = np.asarray(values, dtype=float)
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 2:
+        raise ValueError(f"one H×W map expected, not an array of shape {array.shape}")
+    return array
+
+
+def _as_maps(prediction: MapLike, depth: MapLike, valid: MapLike) -> tuple[np.ndarray, ...]:
+    """The three as H×W arrays, `valid` as bool. ValueError when they do not fit, or hold no usable depth."""
+    d, d_true, known = _as_map(prediction), _as_map(depth), _as_map(valid) > 0.5
+    if not d.shape == d_true.shape == known.shape:
+        shapes = f"prediction {d.shape}, depth {d_true.shape}, valid {known.shape}"
+        raise ValueError(f"all three maps must have one size, not {shapes}")
+    if not known.any():
+        raise ValueError("no valid pixel: there is no depth to compare with")
+    for name, values in (("prediction", d[known]), ("depth", d_true[known])):
+        if not (np.isfinite(values).all() and values.min() > 0):
+            raise ValueError(f"{name} must be finite and positive on the valid pixels")
+    return d, d_true, known
+
+
+def _valid_pixels(prediction: MapLike, depth: MapLike, valid: MapLike) -> tuple[np.ndarray, np.ndarray]:
+    d, d_true, known = _as_maps(prediction, depth, valid)
+    return d[known], d_true[known]
+
+
+# --- metrics -----------------------------------------------------------------------------------------
+
+
+def median_scale(prediction: MapLike, depth: MapLike, valid: MapLike) -> float:
+    """median(d*) / median(d) on valid pixels: the factor that one image cannot know (Zhou et al. 2017)."""
+    d, d_true = _valid_pixels(prediction, depth, valid)
+    return float(np.median(d_true) / np.median(d))
+
+
+def depth_metrics(
+    prediction: MapLike, depth: MapLike, valid: MapLike, align: str = "median"
+) -> dict[str, float]:
+    """The usual figures over the valid pixels of one image, Eigen et al. 2014 (section 4.2).
+
+    abs_rel  mean |d − d*| / d*            sq_rel  mean (d − d*)² / d*, in the unit of depth
+    rmse     in the unit of depth          rmse_log  of natural logarithms
+    delta1, delta2, delta3   share of pixels with max(d/d*, d*/d) below 1.25, 1.25², 1.25³
+
+    `align` is "median" (d is scaled by `median_scale` first) or "none". ValueError for another word, for
+    sizes that differ, for no valid pixel, and for a depth that is not positive and finite on a valid one.
+    """
+    if align not in ("median", "none"):
+        raise ValueError(f"align must be 'median' or 'none', not {align!r}")
+    d, d_true = _valid_pixels(prediction, depth, valid)
+    if align == "median":
+        d = d * (np.median(d_true) / np.median(d))
+    error, factor = d - d_true, np.maximum(d / d_true, d_true / d)
+    figures = {
+        "abs_rel": np.mean(np.abs(error) / d_true),
+        "sq_rel": np.mean(error**2 / d_true),
+        "rmse": np.sqrt(np.mean(error**2)),
+        "rmse_log": np.sqrt(np.mean(np.log(d / d_true) ** 2)),
+        **{f"delta{k}": np.mean(factor < 1.25**k) for k in (1, 2, 3)},
+    }
+    return {name: float(value) for name, value in figures.items()}
+
+
+def affine_rmse(prediction: MapLike, depth: MapLike, valid: MapLike) -> float:
+    """RMSE after the best scale and shift (least squares), with d* stretched to [0, 1] on valid pixels.
+
+    For predictions whose scale and offset are both unknown (Ranftl et al. 2020, MiDaS, there in disparity).
+    The scale may come out negative: a map with near and far exchanged scores well, so read `spearman`
+    beside it. A constant prediction scores the standard deviation of d*. NaN when the true depth is
+    constant.
+    """
+    d, d_true = _valid_pixels(prediction, depth, valid)
+    if np.ptp(d_true) == 0:
+        return NAN
+    target = (d_true - d_true.min()) / np.ptp(d_true)
+    # Centred, the shift is gone and the scale is one division; d − mean = 0 everywhere leaves the scale at 0.
+    d, target = d - d.mean(), target - target.mean()
+    scale = (d @ target) / (d @ d) if d @ d > 0 else 0.0
+    return float(np.sqrt(np.mean((scale * d - target) ** 2)))
+
+
+def spearman(prediction: MapLike, depth: MapLike, valid: MapLike) -> float:
+    """Rank correlation of d and d* on valid pixels, in [−1, 1]: is what is nearer predicted nearer?
+
+    Blind to every monotone distortion. NaN when either map is constant.
+    """
+    d, d_true = _valid_pixels(prediction, depth, valid)
+    if np.ptp(d) == 0 or np.ptp(d_true) == 0:
+        return NAN
+    return float(np.corrcoef(rankdata(d), rankdata(d_true))[0, 1])
+
+
+def depth_edge_f1(
+    prediction: MapLike, depth: MapLike, valid: MapLike, share: float = 0.05, tolerance_px: float | int = 2.0
+) -> float:
+    """F1 between the depth edges of both maps: are the folds where they should be? In [0, 1].
+
+    The edges of a map are the `share` of its valid pixels where log d changes most, so neither scale nor
+    smoothness decides how many there are; two edges match within `tolerance_px`. Pixels beside an invalid
+    one do not count. 0 when the prediction is constant, NaN when the truth is. Not from a paper: compare it
+    with the baselines below, never with 1.
+    """
+    d, d_true, known = _as_maps(prediction, depth, valid)
+    inner = binary_erosion(known, border_value=1)
+    return edge_f1(_steepest(d, known, inner, share), _steepest(d_true, known, inner, share), tolerance_px)
+
+
+def _steepest(depth: np.ndarray, known: np.ndarray, inner: np.ndarray, share: float) -> np.ndarray:
+    """The `share` of the `inner` pixels with the largest gradient of log depth, as H×W bool."""
+    along_y, along_x = np.gradient(np.log(np.where(known, depth, 1.0)))
+    steepness = np.hypot(along_x, along_y)
+    if not inner.any():
+        return inner
+    # Rounding makes a constant map a little steep; it still has no edge.
+    limit = max(np.quantile(steepness[inner], 1 - share), 1e-9)
+    return inner & (steepness > limit)
+
+
+# --- baselines ---------------------------------------------------------------------------------------
+
+Image = Float[Tensor, "b 3 h w"]
+DepthMap = Float[Tensor, "b 1 h w"]
+
+
+
+def radial_depth(image: Image) -> DepthMap:
+    """A tube seen along its axis: 2 in the image centre (far), falling linearly to 1 in the corners."""
+    b, _, h, w = image.shape
+    y = torch.linspace(-h, h, h, device=image.device, dtype=image.dtype)
+    x = torch.linspace(-w, w, w, device=image.device, dtype=image.dtype)
+    radius = torch.hypot(y[:, None], x[None, :]) / math.hypot(h, w)  # h w, in [0, 1]
+    return (2 - radius).expand(b, 1, h, w).clone()
+
+
+def constant_depth(image: Image) -> DepthMap:
+    """1 everywhere: what knowing nothing scores."""
+    return torch.ones_like(image[:, :1])

@@ -1,0 +1,133 @@
+"""The imaging chain of a rendered scene: from the light that reaches the lens to what a processor would show.
+
+Letters: b scenes, h × w pixels. Light is linear and without a unit until `expose`; images are RGB in [0, 1].
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import kornia
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from lesionkit.scenes.config import LARGEST_BLUR
+
+
+@dataclass(frozen=True)
+class Camera:
+    """The imaging chain; b×1 unless noted."""
+
+    tan_half_view: Tensor  # across the width
+    aspect: Tensor  # width over height of what is seen; the picture itself is square, as after `preprocess`
+    distortion: Tensor  # k of a barrel: an undistorted radius is r·(1 + k·r²) / (1 + k)
+    gamma: Tensor  # of the display curve
+    blur: Tensor  # b×2: sigma along x and y as a share of the picture, defocus and motion
+    chroma: Tensor  # 1: colour at half resolution, as video and JPEG keep it
+    rotation: Tensor  # b×3×3, camera to tube
+    exposure: Tensor  # mean luminance aimed at
+    tint: Tensor  # b×3 white balance
+    vignette: Tensor
+    noise: Tensor
+    aperture: Tensor  # 0 full frame, 1 round, 2 octagon
+    aperture_radius: Tensor  # of half the frame
+    box: Tensor  # b×2: width and height of a dark box in the lower left corner, of the frame; 0 none
+    text: Tensor  # 1: a few lines of text burnt into the left margin
+
+
+def expose(light: Float[Tensor, "b 3 h w"], camera: Camera, inside: Float[Tensor, "b 1 h w"]) -> Tensor:
+    """Auto-exposure on the mean of the visible part, vignette, tone curve, white balance, gamma."""
+    b, _, h, w = light.shape
+    gain = torch.ones(b, 1, 1, 1, device=light.device)
+    level, gamma = light.mean(dim=1, keepdim=True), camera.gamma[:, :, None, None]
+    count = inside.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
+    for _ in range(4):  # the meter sees the tone-mapped picture, hence a short fixed-point iteration
+        shown = (tone(level * gain, gamma) * inside).sum(dim=(1, 2, 3), keepdim=True) / count
+        gain = gain * (camera.exposure[:, :, None, None] / shown.clamp_min(1e-4)) ** 1.6
+    rows = torch.linspace(-1, 1, h, device=light.device)[:, None]
+    columns = torch.linspace(-1, 1, w, device=light.device)[None]
+    fall = 1 - camera.vignette[:, :, None, None] * (rows**2 + columns**2)
+    return tone(light * gain * fall.clamp_min(0.1) * camera.tint[:, :, None, None], gamma)
+
+
+def tone(light: Tensor, gamma: Tensor | float = 2.2) -> Tensor:
+    """A shoulder towards saturation, then display gamma."""
+    return (1 - torch.exp(-light.clamp_min(0))).clamp_min(1e-6) ** (1 / gamma)
+
+
+def aperture(camera: Camera, h: int, w: int) -> Float[Tensor, "b 1 h w"]:
+    """1 where the lens lets light through; the rest of the frame is black."""
+    device = camera.aperture.device
+    rows = torch.linspace(-1, 1, h, device=device)[None, :, None]
+    columns = torch.linspace(-1, 1, w, device=device)[None, None]
+    size = camera.aperture_radius[:, :, None]
+    round_ = (rows**2 + columns**2) < size**2
+    box = torch.maximum(rows.abs(), columns.abs()) < size * 0.97
+    octagon = box & ((rows.abs() + columns.abs()) < size * 1.36)
+    kind = camera.aperture[:, :, None]
+    inside = torch.where(kind == 0, True, torch.where(kind == 1, round_, octagon))
+    # the scope guide's picture, a dark box in the lower left corner
+    left, low = camera.box[:, 0, None, None], camera.box[:, 1, None, None]
+    boxed = (columns < 2 * left - 1) & (rows > 1 - 2 * low) & (left > 0)
+    return (inside & ~boxed)[:, None].float()
+
+
+@lru_cache(maxsize=1)
+def noise_bank() -> Float[Tensor, "3 r c"]:
+    """White noise of mean 0 and deviation 1, read by `sensor` at a place of each scene's own."""
+    return torch.randn(3, 512, 512, generator=torch.Generator().manual_seed(20142))
+
+
+def sensor(image: Float[Tensor, "b 3 h w"], camera: Camera, shift: Tensor) -> Float[Tensor, "b 3 h w"]:
+    """Defocus and motion blur, coarse colour, and noise that grows towards the dark. The noise is read from a bank at a
+    place of the scene's own (`shift`, b×2 integers), so that it is the same on every device and for every batch size.
+    """
+    image = coarse_colour(blurred(image, camera.blur), camera.chroma)
+    bank = noise_bank().to(image.device)
+    rows = (torch.arange(image.shape[2], device=image.device) + shift[:, :1]) % bank.shape[1]
+    columns = (torch.arange(image.shape[3], device=image.device) + shift[:, 1:]) % bank.shape[2]
+    noise = bank[:, rows[:, :, None], columns[:, None]].transpose(0, 1)
+    strength = camera.noise[:, :, None, None] * (1.3 - image)
+    return (image + noise * strength).clamp(0, 1)
+
+
+def blurred(image: Float[Tensor, "b 3 h w"], share: Float[Tensor, "b 2"]) -> Float[Tensor, "b 3 h w"]:
+    """A Gaussian of its own sigma along x and y for each image; images without blur are left alone."""
+    if not bool((share > 0).any()):
+        return image
+    width = image.shape[-1]
+    sigma_px = (share * width).clamp_min(0.2)
+    size = 2 * math.ceil(2.5 * LARGEST_BLUR * width) + 1
+    soft = kornia.filters.gaussian_blur2d(image, (size, size), sigma_px.flip(1))  # kornia takes y first
+    return torch.where((share > 0).any(dim=1)[:, None, None, None], soft, image)
+
+
+def coarse_colour(image: Float[Tensor, "b 3 h w"], on: Float[Tensor, "b 1"]) -> Float[Tensor, "b 3 h w"]:
+    """Colour at half the resolution of brightness (4:2:0) where `on` is 1."""
+    if not bool((on > 0).any()):
+        return image
+    grey = kornia.color.rgb_to_grayscale(image)
+    colour = F.avg_pool2d(image - grey, 2)
+    colour = F.interpolate(colour, scale_factor=2, mode="bilinear", align_corners=False)
+    return torch.where(on[:, :, None, None] > 0, (grey + colour).clamp(0, 1), image)
+
+
+def burn_text(image: Float[Tensor, "b 3 h w"], camera: Camera, shift: Tensor) -> Float[Tensor, "b 3 h w"]:
+    """Five lines of eight 3×5 glyphs at the left margin of the images whose `text` is 1. What they say is noise: it is
+    there so that a network learns that such things mean nothing."""
+    if not bool((camera.text > 0).any()):
+        return image
+    h, w = image.shape[2:]
+    dot = max(1, h // 128)
+    bank = noise_bank().to(image.device)[0] > 0.2
+    rows = (torch.arange(5 * 8, device=image.device) + shift[:, :1]) % bank.shape[0]
+    columns = (torch.arange(8 * 4, device=image.device) + shift[:, 1:]) % bank.shape[1]
+    glyphs = bank[rows[:, :, None], columns[:, None]]
+    glyphs[:, torch.arange(40) % 8 >= 5] = False  # the space between lines
+    glyphs[:, :, torch.arange(32) % 4 == 3] = False  # and between glyphs
+    glyphs = glyphs.repeat_interleave(dot, 1).repeat_interleave(dot, 2)[:, None]
+    top, left = int(0.3 * h), dot
+    lit = F.pad(glyphs.float(), (left, w - left - glyphs.shape[3], top, h - top - glyphs.shape[2]))
+    return torch.maximum(image, 0.85 * lit * (camera.text[:, :, None, None] > 0))

@@ -1,0 +1,174 @@
+"""How camera rays meet the surface of a rendered scene, and which way it faces there.
+
+Letters: b scenes, n points (or rays) a scene. Millimetres, in the frame of `surface`.
+
+The march takes shortened steps, since f, the function that `surface` describes, is steeper than a distance; it may step
+back where it went too far, which makes it settle on the surface from either side.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from lesionkit.scenes.fused import Fused
+from lesionkit.scenes.surface import FAR_MM, Elements, Tube, inside
+
+NEAR_MM = 0.5
+
+
+def scene_function(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """f at the points b×n, by `surface.inside` or, within `compiled`, by a program made of it."""
+    return _evaluate(tube, elements, x, y, z)
+
+
+_evaluate = inside  # what `scene_function` runs: `compiled` puts another in its place
+
+
+class _AnyTube(Tube):
+    """One program for all scenes: nothing is left out, what a scene lacks has no effect on it."""
+
+    has_corner = is_swollen = is_uneven = True
+
+
+def _complete(tube: Tube, elements: Elements | None) -> tuple[Tube, Elements | None]:
+    """As they are, with nothing left out."""
+    if elements is not None:
+        every = tuple(range(elements.count))
+        elements = replace(elements, raised=every, sunk=every)
+    return _AnyTube(*(getattr(tube, field.name) for field in fields(Tube))), elements
+
+
+@lru_cache(maxsize=1)
+def _program() -> Callable[..., Tensor]:
+    """As `surface.inside`, by torch.compile for tensors of any size; made once, compiled when it is first called."""
+    program = torch.compile(inside, dynamic=True)
+    return lambda tube, elements, *point: program(*_complete(tube, elements), *point)
+
+
+@lru_cache(maxsize=8)
+def _kernel(device: torch.device, count: int) -> Callable[..., Tensor]:
+    """As `surface.inside` with `count` elements, as one CUDA kernel; made when it is first called."""
+    tube_names = [field.name for field in fields(Tube)]
+    names = [field.name for field in fields(Elements) if count and field.name not in ("raised", "sunk")]
+    loop = None
+
+    def function(facts: list[Tensor], x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        tube, rest = Tube(*facts[: len(tube_names)]), facts[len(tube_names) :]
+        elements = Elements(**dict(zip(names, rest, strict=True)), raised=(), sunk=()) if count else None
+        return inside(*_complete(tube, elements), x, y, z)
+
+    def evaluate(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        nonlocal loop
+        facts = [getattr(tube, name) for name in tube_names] + [getattr(elements, name) for name in names]
+        with torch.cuda.device_of(x):  # kernels start on the current device
+            loop = loop or Fused(function, facts)
+            return loop(facts, x, y, z)
+
+    return evaluate
+
+
+def _compiled(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    program = _kernel(x.device, elements.count if elements else 0) if x.is_cuda else _program()
+    return program(tube, elements, x, y, z)
+
+
+@contextmanager
+def compiled() -> Iterator[None]:
+    """Inside it scenes are rendered by a program that is made of f, one loop in place of some hundred passes over
+    memory; for thousands of scenes (`benchmarks/scenes.py --compiled` measures the gain). The same scenes up to
+    rounding. On a CPU torch.compile makes it, which takes about a minute and needs a C++ compiler (torch's error says
+    so where there is none); on a GPU `fused` does, in about a quarter of that."""
+    global _evaluate
+    before, _evaluate = _evaluate, _compiled
+    try:
+        yield
+    finally:
+        _evaluate = before
+
+
+def march(
+    tube: Tube, elements: Elements | None, rays: Tensor, start: Tensor, steps: int, slope: float = 1.7
+) -> Float[Tensor, "b n"]:
+    """Follow the rays b×3×n (z in the camera's frame is 1) from `start` b×n; returns the depth in mm.
+
+    The parameter along a ray is the depth itself, because the rays have unit length along the optical axis.
+    `slope` is how much steeper than a distance f is taken to be.
+    """
+    length = length_of(rays) * slope
+    depth = start
+    for _ in range(steps):
+        x, y, z = (depth * rays[:, c] for c in range(3))
+        depth = (depth + scene_function(tube, elements, x, y, z) / length).clamp(NEAR_MM, FAR_MM)
+    return depth
+
+
+def length_of(vectors: Float[Tensor, "b 3 *n"]) -> Tensor:
+    """Euclidean length over the second axis; ten times faster on a CPU than `Tensor.norm(dim=1)`."""
+    x, y, z = vectors.unbind(1)
+    return torch.sqrt(x * x + y * y + z * z)
+
+
+def coarse_to_fine(tube: Tube, elements: Elements | None, rays: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b h w"]:
+    """Depth for every pixel: a quarter of the rows and columns is marched all the way, then half, then all, each
+    from the depths of the one before, less a margin; at last the rays that are not there yet go on alone. Same
+    surface, about a quarter of the work."""
+    b, _, h, w = rays.shape
+    start = torch.full((b, 1, h // 4, w // 4), NEAR_MM, device=rays.device)
+    for scale, steps in ((0.25, 44), (0.5, 16), (1.0, 5)):
+        some = F.interpolate(rays, scale_factor=scale, mode="bilinear", align_corners=False) if scale < 1 else rays
+        start = F.interpolate(start, size=some.shape[2:], mode="nearest")
+        depth = march(tube, elements, some.flatten(2), start.flatten(1), steps).view(b, 1, *some.shape[2:])
+        # the nearest of the neighbours, so that a ray beside an edge never starts behind what it should hit
+        start = -F.max_pool2d(-depth, 3, stride=1, padding=1) * 0.98
+    depth = polish(tube, elements, rays.flatten(2), depth.flatten(1))
+    return finish_rays(tube, elements, rays.flatten(2), depth).view(b, h, w)
+
+
+def polish(
+    tube: Tube, elements: Elements | None, rays: Float[Tensor, "b 3 n"], depth: Float[Tensor, "b n"], steps: int = 4
+) -> Float[Tensor, "b n"]:
+    """Secant steps towards the surface: where a ray grazes a wall, f falls slowly along it and shortened steps creep.
+
+    A step is at most four times the cautious one, so that a ray near an edge does not jump through what it should hit.
+    """
+    cautious = length_of(rays) * 1.7
+    x, y, z = (depth * rays[:, c] for c in range(3))
+    value = scene_function(tube, elements, x, y, z)
+    step = value / cautious
+    for _ in range(steps):
+        depth = (depth + step).clamp(NEAR_MM, FAR_MM)
+        x, y, z = (depth * rays[:, c] for c in range(3))
+        before, value = value, scene_function(tube, elements, x, y, z)
+        fall = (before - value) / torch.where(step.abs() < 1e-6, torch.ones_like(step), step)  # of f per mm of depth
+        step = value / fall.clamp_min(cautious / 4)
+    return depth
+
+
+def finish_rays(
+    tube: Tube, elements: Elements | None, rays: Float[Tensor, "b 3 n"], depth: Float[Tensor, "b n"]
+) -> Float[Tensor, "b n"]:
+    """Marches the worst twelfth of the rays to their end. What grazes a fold or an edge creeps along it in small
+    steps; those few pixels are the ones on which depth edges are judged."""
+    x, y, z = (depth * rays[:, c] for c in range(3))
+    left = scene_function(tube, elements, x, y, z).abs() / depth
+    worst = left.topk(depth.shape[1] // 12, dim=1).indices
+    chosen = rays.gather(2, worst[:, None].expand(-1, 3, -1))
+    settled = march(tube, elements, chosen, depth.gather(1, worst), steps=70)
+    return depth.scatter(1, worst, settled)
+
+
+def normals(tube: Tube, elements: Elements | None, points: Float[Tensor, "b 3 n"]) -> Float[Tensor, "b 3 n"]:
+    """Unit normals at surface points, towards the lumen: the gradient of f from four points of a tetrahedron."""
+    epsilon = 0.004 * length_of(points) + 0.02
+    total = torch.zeros_like(points)
+    for corner in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
+        x, y, z = (points[:, c] + corner[c] * epsilon for c in range(3))
+        value = scene_function(tube, elements, x, y, z)
+        total = total + torch.stack([corner[c] * value for c in range(3)], dim=1)
+    return F.normalize(total, dim=1)

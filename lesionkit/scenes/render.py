@@ -1,0 +1,251 @@
+"""Rendered endoluminal scenes with exact depth, masks and lesion sizes: the kit's embedded data.
+
+A camera inside a bent, folded tube; lesions as bumps on its wall; one lamp beside the lens. Every scene is drawn from
+its own random stream, keyed by the seed and its number: scene 7 of seed 0 is the same picture whatever the batch, the
+device (up to rounding) or the number of scenes asked for.
+
+Letters: b scenes, h = w = size_px, k elements a scene. Depth in mm along the optical axis, near is small.
+`scene_config` says what is drawn at random, `scene_draw` draws it, `surface` is the geometry, `raymarch` finds where
+rays meet it, `shading` is colour and light, `camera` the imaging chain.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from lesionkit.devices import resolve
+from lesionkit.scenes import camera as imaging
+from lesionkit.scenes import light as shading
+from lesionkit.scenes.config import MAX_ELEMENTS, SceneConfig
+from lesionkit.scenes.drawing_ahead import draw_ahead
+from lesionkit.scenes.march import coarse_to_fine, length_of, march, normals
+from lesionkit.scenes.sampling import Draw, Drawn, Rows, gather
+from lesionkit.scenes.surface import Elements, Tube
+
+CHUNK = 16  # scenes rendered at a time: bounds the memory, and fits a processor's cache
+CHUNK_PX, LARGEST_CHUNK = 2**23, 512  # on a GPU as many scenes as have so many pixels: a few GB keep it busy
+MIN_VISIBLE_PX = 6  # a lesion of which less can be seen is no lesion to anybody
+
+
+class SceneError(ValueError):
+    """A scene cannot be rendered as asked."""
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One lesion of one scene."""
+
+    paris: str
+    size_mm: float  # largest diameter
+    distance_mm: float  # from the lens to where it sits on the wall
+    contrast: float  # 0 the colour of the wall, 1 a colour of its own
+    area_px: int  # what of it can be seen
+    index: int  # its number in the scene's instance map
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Rendered scenes: image b×3×h×w in [0, 1], depth b×1×h×w in mm, mask b×1×h×w {0, 1}, lesions per scene,
+    instance b×1×h×w (0 no lesion, else Lesion.index), intrinsics b×3×3 (the camera matrix, in pixels; pixel centres at
+    halves), distortion b (k of a barrel, see `imaging.Camera`)."""
+
+    image: Float[Tensor, "b 3 h w"]
+    depth: Float[Tensor, "b 1 h w"]
+    mask: Float[Tensor, "b 1 h w"]
+    lesions: tuple[tuple[Lesion, ...], ...]
+    instance: Float[Tensor, "b 1 h w"]
+    intrinsics: Float[Tensor, "b 3 3"]
+    distortion: Float[Tensor, " b"]
+
+    def __len__(self) -> int:
+        return self.image.shape[0]
+
+    def __getitem__(self, item: slice) -> "Scenes":
+        return Scenes(**{name: value[item] for name, value in vars(self).items()})
+
+    @staticmethod
+    def join(parts: list["Scenes"]) -> "Scenes":
+        tensors = {f.name: [getattr(p, f.name) for p in parts] for f in fields(Scenes) if f.name != "lesions"}
+        lesions = tuple(one for p in parts for one in p.lesions)
+        return Scenes(lesions=lesions, **{name: torch.cat(values) for name, values in tensors.items()})
+
+
+def render_scenes(
+    n: int,
+    size_px: int = 128,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    config: SceneConfig | None = None,
+    first: int = 0,
+    workers: int = 0,
+) -> Scenes:
+    """Render `n` scenes of size_px × size_px pixels, numbers first, first + 1, … of the stream `seed`.
+
+    workers: processes that draw the random numbers ahead of the renderer, which on a GPU waits for them otherwise; as
+    with torch's DataLoader, a script that asks for them needs `if __name__ == "__main__"`. Raises SceneError when
+    n < 1, or size_px is no multiple of 4 or below 32 (the march starts at a quarter).
+    """
+    return Scenes.join(list(stream_scenes(n, size_px, seed, device, config, first, workers)))
+
+
+def stream_scenes(
+    n: int,
+    size_px: int = 128,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    config: SceneConfig | None = None,
+    first: int = 0,
+    workers: int = 0,
+) -> Iterator[Scenes]:
+    """As `render_scenes`, in chunks: the memory stays the same however many are asked for."""
+    check_request(n, size_px)
+    config, device = config or SceneConfig.standard(), resolve(str(device))
+    chunk, end = chunk_size(size_px, device), first + n
+    chunks = (range(begin, min(begin + chunk, end)) for begin in range(first, end, chunk))
+    for drawn in draw_ahead(seed, chunks, config, workers):
+        yield _render(drawn, size_px, device)
+
+
+def chunk_size(size_px: int, device: torch.device) -> int:
+    """How many scenes are rendered at a time."""
+    return CHUNK if device.type == "cpu" else max(1, min(LARGEST_CHUNK, CHUNK_PX // size_px**2))
+
+
+def check_request(n: int, size_px: int) -> None:
+    """Raises SceneError for a number or a size that cannot be rendered."""
+    if n < 1:
+        raise SceneError(f"cannot render {n} scenes: ask for at least one")
+    if size_px < 32 or size_px % 4:
+        raise SceneError(f"cannot render at {size_px} px: use a multiple of 4, at least 32")
+
+
+def render_variants(
+    configs: Sequence[SceneConfig],
+    size_px: int = 128,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    number: int = 0,
+) -> Scenes:
+    """One scene, number `number` of the stream `seed`, once under each configuration: what differs between the
+    pictures is what differs between the configurations. For a handful of them; they are rendered in one go."""
+    draws = [Draw(np.random.default_rng([seed, number]), config) for config in configs]
+    return _render(gather(draws), size_px, resolve(str(device)))
+
+
+@torch.no_grad()
+def _render(drawn: Drawn, size_px: int, device: torch.device) -> Scenes:
+    tube, camera = _put(drawn.tube, Tube, device), _put(drawn.camera, imaging.Camera, device)
+    rays = _camera_rays(camera, size_px)
+    inside = imaging.aperture(camera, size_px, size_px)
+    elements = _place_elements(drawn, tube, rays, inside)
+    look, light = _put(drawn.look, shading.Look, device), _put(drawn.light, shading.Light, device)
+    depth = coarse_to_fine(tube, elements, rays)
+    points = (rays * depth[:, None]).flatten(2)
+    pixel_mm = depth.flatten(1) * camera.tan_half_view * 2 / size_px
+    colour, instance, grain = shading.albedo(tube, elements, look, points, pixel_mm)
+    normal = normals(tube, elements, points)
+    dark_creases = bool((light.occlusion > 0).any())  # another look at the whole scene, where one of them asks for it
+    open_ = shading.openness(tube, elements, normal, points) if dark_creases else torch.ones_like(grain)
+    lit = shading.radiance(colour, normal, points, camera.rotation, look, light, grain, open_)
+    image = imaging.expose(lit.view(len(drawn), 3, size_px, size_px), camera, inside)
+    shift = torch.from_numpy(drawn.noise_shift).to(device)
+    image = imaging.burn_text(imaging.sensor(image, camera, shift) * inside, camera, shift)
+    instance = instance.view(len(drawn), 1, size_px, size_px) * inside.long()
+    instance, lesions = _visible_lesions(drawn, elements, instance)
+    intrinsics = _intrinsics(camera, size_px)
+    mask = (instance > 0).float()
+    return Scenes(image, depth[:, None], mask, lesions, instance.float(), intrinsics, camera.distortion[:, 0])
+
+
+def _camera_rays(camera: imaging.Camera, size_px: int) -> Float[Tensor, "b 3 h w"]:
+    """Directions in the tube's frame; one mm along a ray is one mm of depth along the optical axis."""
+    side = (torch.arange(size_px, device=camera.aperture.device) + 0.5) / size_px * 2 - 1
+    rows, columns = torch.meshgrid(side, side, indexing="ij")
+    flat = torch.stack([columns, rows, torch.ones_like(rows)])[None].repeat(camera.rotation.shape[0], 1, 1, 1)
+    radius2 = (rows**2 + columns**2)[None]
+    k = camera.distortion[:, :, None]
+    spread = camera.tan_half_view[:, :, None] * (1 + k * radius2) / (1 + k)  # b h w
+    flat[:, 0] *= spread
+    flat[:, 1] *= spread / camera.aspect[:, :, None]
+    return torch.einsum("bij,bjhw->bihw", camera.rotation, flat)
+
+
+def _intrinsics(camera: imaging.Camera, size_px: int) -> Float[Tensor, "b 3 3"]:
+    """The matrix that takes (x/z, y/z, 1) to pixels, at the centre of the picture where nothing is distorted."""
+    across = size_px / 2 / camera.tan_half_view[:, 0] * (1 + camera.distortion[:, 0])
+    matrix = torch.zeros(len(across), 3, 3, device=across.device)
+    matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = across, across * camera.aspect[:, 0], 1
+    matrix[:, :2, 2] = size_px / 2
+    return matrix
+
+
+def _place_elements(drawn: Drawn, tube: Tube, rays: Tensor, inside: Tensor) -> Elements:
+    """Puts every element where a randomly chosen pixel meets the wall, so that it can be seen."""
+    pixels = torch.from_numpy(drawn.candidates).to(rays.device)  # b×k×t×2 in [-1, 1], t tries for each element
+    candidate = F.grid_sample(
+        torch.cat([rays, inside], dim=1), pixels.flatten(1, 2)[:, None], align_corners=False, mode="nearest"
+    )[:, :, 0]
+    direction, seen = candidate[:, :3], candidate[:, 3]
+    start = torch.full_like(seen, 0.5)
+    depth = march(tube, None, direction, start, steps=44)
+    base = direction * depth[:, None]
+    b, k, tries = pixels.shape[:3]
+    distance = length_of(base).view(b, k, tries)
+    usable = (seen.view(b, k, tries) > 0.5) & (distance > 9) & (distance < 75)
+    choice = torch.argmax(usable.float(), dim=2, keepdim=True)  # the first usable candidate
+    good = usable.gather(2, choice)[:, :, 0]
+    base = base.view(b, 3, k, tries).gather(3, choice[:, None].expand(-1, 3, -1, -1))[..., 0]
+    up = normals(tube, None, base)
+    distance = distance.gather(2, choice)[:, :, 0]
+    return _build_elements(drawn, base, up, distance, good)
+
+
+def _build_elements(drawn: Drawn, base: Tensor, up: Tensor, distance: Tensor, good: Tensor) -> Elements:
+    device, height = base.device, drawn.shape["height"]
+    shape = {name: torch.from_numpy(rows).to(device) for name, rows in drawn.shape.items()}
+    # the lens cannot be inside a lesion: what sits close is kept small
+    radius = torch.minimum(shape["radius"], 0.33 * distance) * good
+    up = up.transpose(1, 2)
+    helper = torch.tensor([0.3, 0.2, 1.0], device=device).expand_as(up)
+    side = F.normalize(torch.linalg.cross(up, helper), dim=2)
+    other = torch.linalg.cross(up, side)
+    turn = shape["turn"][..., None]
+    along = side * torch.cos(turn) + other * torch.sin(turn)
+    return Elements(
+        base=base.transpose(1, 2), up=up, along=along, across=torch.linalg.cross(up, along), radius=radius,
+        aspect=shape["aspect"], height=shape["height"] * radius, lift=shape["lift"], lumps=shape["lumps"],
+        lump_phase=shape["lump_phase"], is_lesion=torch.tensor(drawn.is_lesion, device=device),
+        raised=_columns(height > 0), sunk=_columns(height < 0),
+    )  # fmt: skip
+
+
+def _columns(which: np.ndarray) -> tuple[int, ...]:
+    """The elements of which any scene says yes; `which` is b×k."""
+    return tuple(np.flatnonzero(which.any(axis=0)).tolist())
+
+
+def _visible_lesions(
+    drawn: Drawn, elements: Elements, instance: Tensor
+) -> tuple[Tensor, tuple[tuple[Lesion, ...], ...]]:
+    """Keeps of the instance map what is a lesion and can be seen, and lists those lesions."""
+    counts = torch.stack([(instance == i + 1).sum(dim=(1, 2, 3)) for i in range(MAX_ELEMENTS)], dim=1)
+    seen = elements.is_lesion & (elements.radius > 0) & (counts >= MIN_VISIBLE_PX)  # b×k
+    distance = length_of(elements.base.transpose(1, 2))
+    size, far, area = (values.tolist() for values in (2 * elements.radius, distance, counts))
+    lesions: list[list[Lesion]] = [[] for _ in range(len(drawn))]
+    for row, i in seen.nonzero().tolist():
+        contrast = float(drawn.strength[row, i])
+        lesions[row].append(Lesion(drawn.paris[row][i], size[row][i], far[row][i], contrast, area[row][i], i + 1))
+    keep = F.pad(seen, (1, 0))  # number 0 is no element
+    kept = keep.gather(1, instance.flatten(1)).view_as(instance)
+    return instance * kept, tuple(map(tuple, lesions))
+
+
+def _put(rows: Rows, cls: type, device: torch.device) -> object:
+    """A dataclass of tensors on the device."""
+    return cls(**{field.name: torch.from_numpy(rows[field.name]).to(device) for field in fields(cls)})
