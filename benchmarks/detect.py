@@ -123,7 +123,7 @@ def measure(detector: Detector, count: int, repeats: int) -> dict[str, Any]:
 def main(count: int, repeats: int, weights: str, size_px: int, device: str) -> None:
     """Measure detection; see the head of this file."""
     facts = report.machine(resolve(device))
-    detector = Detector.from_pretrained(weights, device=device).freeze()
+    detector = Detector.from_pretrained(weights, device=device).fuse()
     detector.config = replace(detector.config, size_px=size_px or detector.config.size_px)
     results = measure(detector, count, repeats)
     size = detector.config.size_px

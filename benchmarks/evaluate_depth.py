@@ -77,7 +77,7 @@ def summary(frames: pd.DataFrame) -> dict[str, float]:
 @click.option("--device", default="auto")
 @click.option("--write/--no-write", default=True, help="whether to write figures/depth_transfer.csv")
 def main(weights: str, device: str, write: bool) -> None:
-    detector = Detector.from_pretrained(weights, device).freeze()
+    detector = Detector.from_pretrained(weights, device).fuse()
     estimators = {
         "network": lambda image: detector(image).depth,
         "luminance": baseline(luminance_depth),

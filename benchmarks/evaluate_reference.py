@@ -127,7 +127,7 @@ def main(
         sets = samples_of(part, split)
     except datasets.DatasetError as error:
         raise click.ClickException(str(error)) from None
-    detector = Detector.from_pretrained(weights, device).freeze()
+    detector = Detector.from_pretrained(weights, device).fuse()
     detector.threshold = threshold or detector.threshold
     detector.config = replace(detector.config, size_px=size_px or detector.config.size_px)
     before = earlier_dice(against, sets) if against else None

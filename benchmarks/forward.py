@@ -18,7 +18,7 @@ import torch
 
 from lesionkit.detector import Detector
 from lesionkit.devices import resolve
-from lesionkit.encoders import folded
+from lesionkit.encoders import fused
 from lesionkit.preprocess import preprocess
 
 
@@ -63,7 +63,7 @@ def main(sizes: str, batches: str, repeats: int, weights: str, device: str) -> N
     facts = report.machine(resolve(device))
     detector, frozen = (Detector.from_pretrained(weights, device) for _ in range(2))
     theirs, results, rows = rival(detector.device), {}, []
-    nets = {"ours": detector.maps, "monai": theirs, "ours_folded": frozen.freeze().maps, "monai_folded": folded(theirs)}
+    nets = {"ours": detector.maps, "monai": theirs, "ours_folded": frozen.fuse().maps, "monai_folded": fused(theirs)}
     nets["with_preprocessing"] = lambda image: frozen.maps(preprocess(image, image.shape[-1]).image)
     for size_px in map(int, sizes.split(",")):
         for batch in map(int, batches.split(",")):

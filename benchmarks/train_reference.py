@@ -131,7 +131,7 @@ def depth_stage(
             net = load_depth(finished)
             continue
         config = TrainConfig(
-            stage.epochs, stage.batch, stage.rate, average=0.998, sizes_px=stage.sizes_px,
+            stage.epochs, stage.batch, stage.rate, ema_decay=0.998, sizes_px=stage.sizes_px,
             precision=precision or stage.precision, seed=seed + number,
         )  # fmt: skip
         how = {"log": log, "checkpoint": finished.with_suffix(".pt")}
@@ -149,7 +149,7 @@ def depth_report(net: DepthNet, device: torch.device, size_px: int, seed: int) -
     report = {}
     for config in (SceneConfig.standard(), SceneConfig.hard()):
         held_out = rendered_frames("test", 64, size_px, seed, config)
-        triples = zip(estimate_depth(net, held_out.image, device), held_out.depth, held_out.content, strict=True)
+        triples = zip(estimate_depth(net, held_out.image, device), held_out.depth, held_out.view, strict=True)
         rows = [metrics.depth_metrics(p, d, v > 0.5) for p, d, v in triples]
         report |= {f"{config.name} {name}": sum(r[name] for r in rows) / len(rows) for name in ("abs_rel", "delta1")}
     return report
@@ -201,7 +201,7 @@ def segmenter_stages(out: Path, detector: Detector, split: str, precision: str, 
             frames = training_frames(real_frames(together("train", split), size_px), seed, FREE)
             depth = estimate_depth(detector.depth_net, frames.image, detector.device)
         config = TrainConfig(
-            epochs, 16, rate, average=0.995, sizes_px=edges, precision=precision, seed=seed + number - 1
+            epochs, 16, rate, ema_decay=0.995, sizes_px=edges, precision=precision, seed=seed + number - 1
         )
         fit(detector, frames, depth, config, VARIATION, finished)
 
@@ -232,7 +232,7 @@ def segmenter_forks(
             if not finished.exists():
                 real = real_frames(samples, max(FORK_EDGES)) if real is None else real
                 config = TrainConfig(
-                    FORK_EPOCHS, 16, FORK_RATE, weight_decay=decay, average=0.998, sizes_px=FORK_EDGES,
+                    FORK_EPOCHS, 16, FORK_RATE, weight_decay=decay, ema_decay=0.998, sizes_px=FORK_EDGES,
                     precision=precision, seed=seed + 20 + number,
                 )  # fmt: skip
                 fork_from(start, detector, real, config, mix, finished)
@@ -247,7 +247,7 @@ def fork_from(
     """One training of a copy of `detector` from the weights `start`, into a file."""
     fork = deepcopy(detector)
     fork.segmenter.load_state_dict(start)
-    fork.segmenter.encoder.hold(2)
+    fork.segmenter.encoder.freeze(2)
     frames = training_frames(real, config.seed, FORK_FREE)
     depth = estimate_depth(fork.depth_net, frames.image, fork.device)
     fit(fork, frames, depth, config, replace(VARIATION, mix=mix), finished)

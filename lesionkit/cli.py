@@ -124,7 +124,7 @@ def detect(
         )
         _make(folder)
     for source in found:
-        if isinstance(source, finding.Source) and source.stem != source.path.stem:
+        if isinstance(source, finding.InputFile) and source.stem != source.path.stem:
             click.echo(f"{source.input} is written as {source.stem}, its own name is taken", err=True)
     try:
         with _exit_with(1, OSError):
@@ -157,7 +157,7 @@ def _detector(weights: str, threshold: float | None, device: str) -> Any:
 
     with _exit_with(2, devices.DeviceError, WeightsError):
         devices.resolve(device)
-        detector = Detector.from_pretrained(weights, device=device).freeze()
+        detector = Detector.from_pretrained(weights, device=device).fuse()
     if threshold is not None:
         detector.threshold = threshold
     return detector

@@ -150,7 +150,7 @@ def to_depth(log_depth: Tensor) -> Tensor:
     return TYPICAL_MM * torch.exp(LOG_SPAN * torch.tanh(log_depth.float() / LOG_SPAN))
 
 
-def depth_steepness(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+def gradient_magnitude(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
     """How strongly depth changes at each pixel [21]: the gradient's length of the log depth, per pixel (Sobel)."""
     gradient = kornia.filters.spatial_gradient(torch.log(depth.clamp_min(1e-3)), mode="sobel")
     return gradient.square().sum(dim=2).sqrt()

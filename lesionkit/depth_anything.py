@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lesionkit.depth import TYPICAL_MM, DepthMaps, DepthNet, check_size, up_to
-from lesionkit.encoders import IMAGENET_DEVIATION, IMAGENET_MEAN
+from lesionkit.encoders import IMAGENET_MEAN, IMAGENET_STD
 
 SMALL = "depth-anything/Depth-Anything-V2-Small-hf"
 FILES = ("config.json", "model.safetensors")  # safetensors alone: never pickle
@@ -61,7 +61,7 @@ class DepthAnything(DepthNet):
         nn.Module.__init__(self)  # not DepthNet's: a DepthNet by its call and its maps, not by its layers
         self.network, self.input_px = network.eval().requires_grad_(False), input_px
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.eval()
 
     @classmethod
@@ -86,7 +86,7 @@ class DepthAnything(DepthNet):
         h, w = check_size(image)  # as DepthNet: one may replace the other anywhere
         # without antialiasing, as the authors do; cubic overshoots
         x = F.interpolate(image, size=model_size(h, w, self.input_px), mode="bicubic", align_corners=False).clamp(0, 1)
-        disparity = self.network((x - self.mean) / self.deviation).predicted_depth[:, None]  # b H W -> b 1 H W
+        disparity = self.network((x - self.mean) / self.std).predicted_depth[:, None]  # b H W -> b 1 H W
         first = to_relative_depth(up_to(disparity.float(), image))
         return DepthMaps(first, torch.zeros_like(first), first, first)
 

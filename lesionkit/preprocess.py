@@ -1,9 +1,9 @@
 """Step [8]: from a raw frame to the image that the networks see. Kornia, on the image's own device.
 
 Letters: b images, h × w pixels, s = size_px. Images are float32 RGB in [0, 1] on the way in and on the way out; the
-mean and deviation that a network wants belong inside its encoder.
+mean and standard deviation that a network wants belong inside its encoder.
 
-The order is fixed: find the optical content area, crop and resize to it, even out exposure and colour, soften the
+The order is fixed: find the field of view, crop and resize to it, even out exposure and colour, soften the
 specular highlights. What is done to the illumination is deliberately *global*: one gain and one tint for the whole
 image. Under a lamp at the camera, local brightness falls with the squared distance; flattening it locally would
 erase the very cue that the depth network reads.
@@ -27,11 +27,11 @@ class PreprocessError(ValueError):
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """image b×3×s×s in [0, 1]; content b×1×s×s {0, 1}, the visible part; box b×4: x, y, width, height in pixels of
+    """image b×3×s×s in [0, 1]; view b×1×s×s {0, 1}, the visible part; box b×4: x, y, width, height in pixels of
     the original that the image was cropped to."""
 
     image: Float[Tensor, "b 3 s s"]
-    content: Float[Tensor, "b 1 s s"]
+    view: Float[Tensor, "b 1 s s"]
     box: Int[Tensor, "b 4"]
 
 
@@ -39,11 +39,11 @@ def preprocess(image: Float[Tensor, "b 3 h w"], size_px: int = 256) -> Preproces
     """The whole step. Raises PreprocessError for a wrong shape, values outside [0, 1] or NaN, or a size_px that is no
     positive multiple of 32."""
     check(image, size_px)
-    box = content_box(image)
+    box = view_box(image)
     cropped = crop_resize(image, box, size_px)
-    content = content_mask(cropped)
-    evened = even_colour(even_exposure(cropped, content), content)
-    return Preprocessed(soften_highlights(evened, content), content, box)
+    view = view_mask(cropped)
+    evened = even_colour(even_exposure(cropped, view), view)
+    return Preprocessed(soften_highlights(evened, view), view, box)
 
 
 def check(image: Tensor, size_px: int) -> None:
@@ -56,8 +56,8 @@ def check(image: Tensor, size_px: int) -> None:
         raise PreprocessError(f"image values run from {low:.3g} to {high:.3g}: give floats in [0, 1] without NaN")
 
 
-def content_box(image: Float[Tensor, "b 3 h w"], share: float = 0.06) -> Int[Tensor, "b 4"]:
-    """The optical content area: x, y, width, height of the rows and columns of which at least `share` is not dark.
+def view_box(image: Float[Tensor, "b 3 h w"], share: float = 0.06) -> Int[Tensor, "b 4"]:
+    """The field of view: x, y, width, height of the rows and columns of which at least `share` is not dark.
 
     A share rather than a single pixel, so that text burnt into the black margin is not taken for tissue. A frame
     without both such rows and such columns, dark but for a line of text perhaps, is kept whole.
@@ -85,7 +85,7 @@ def crop_resize(image: Float[Tensor, "b c h w"], box: Int[Tensor, "b 4"], size_p
     return torch.cat(parts)
 
 
-def content_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+def view_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
     """1 where the frame shows tissue: what has something bright to its left and right, above and below.
 
     So a dark lumen belongs to it, while the black corners and a black box in one of them do not.
@@ -117,24 +117,24 @@ def _largest_around(maps: Float[Tensor, "b 1 h w"], side_px: int) -> Float[Tenso
     return F.max_pool2d(along, (1, side_px), stride=1, padding=(0, half))
 
 
-def even_exposure(image: Float[Tensor, "b 3 h w"], content: Float[Tensor, "b 1 h w"], target: float = 0.45) -> Tensor:
-    """One gamma for each image, so that the mean brightness of its content becomes `target`.
+def even_exposure(image: Float[Tensor, "b 3 h w"], view: Float[Tensor, "b 1 h w"], target: float = 0.45) -> Tensor:
+    """One gamma for each image, so that the mean brightness of its view becomes `target`.
 
     A gamma rather than a gain: it saturates nothing and keeps the order of brightness.
     """
     grey = kornia.color.rgb_to_grayscale(image)
-    mean = _content_mean(grey, content)
+    mean = _view_mean(grey, view)
     gamma = (torch.log(torch.tensor(target)) / torch.log(mean.clamp(0.02, 0.98))).clamp(0.5, 2.0)
     return image.clamp_min(1e-6) ** gamma * (image > 0)
 
 
-def even_colour(image: Float[Tensor, "b 3 h w"], content: Float[Tensor, "b 1 h w"], strength: float = 0.5) -> Tensor:
+def even_colour(image: Float[Tensor, "b 3 h w"], view: Float[Tensor, "b 1 h w"], strength: float = 0.5) -> Tensor:
     """Moves each image's mean colour half-way to a typical mucosa's, by one factor a channel.
 
     Half-way, since an image filled by a red lesion is rightly red; a grey-world balance would turn it grey.
     """
     typical = torch.tensor([0.62, 0.42, 0.35], device=image.device).view(1, 3, 1, 1)
-    factor = (typical / _content_mean(image, content).clamp_min(0.02)) ** strength
+    factor = (typical / _view_mean(image, view).clamp_min(0.02)) ** strength
     factor = (factor / factor.mean(dim=1, keepdim=True)).clamp(0.6, 1.6)  # colour only: brightness is even already
     return (image * factor).clamp(0, 1)
 
@@ -149,21 +149,21 @@ def highlight_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
     return _largest_around(spot, 5) * seen
 
 
-def soften_highlights(image: Float[Tensor, "b 3 h w"], content: Float[Tensor, "b 1 h w"]) -> Tensor:
+def soften_highlights(image: Float[Tensor, "b 3 h w"], view: Float[Tensor, "b 1 h w"]) -> Tensor:
     """Replaces highlights by the weighted mean of the tissue around them (a normalised convolution); what lies
-    outside the content is left alone."""
-    spots = highlight_mask(image) * content
+    outside the view is left alone."""
+    spots = highlight_mask(image) * view
     weight = (1 - spots) * (image.amax(dim=1, keepdim=True) > DARK) + 1e-4
     kernel, sigma = (21, 21), (5.0, 5.0)
     blurred = kornia.filters.gaussian_blur2d(torch.cat([image * weight, weight], dim=1), kernel, sigma)
     filled = blurred[:, :3] / blurred[:, 3:].clamp_min(1e-6)
-    soft = kornia.filters.box_blur(spots, (3, 3)) * content  # no hard rim around what was filled
+    soft = kornia.filters.box_blur(spots, (3, 3)) * view  # no hard rim around what was filled
     return torch.lerp(image, filled, soft).clamp(0, 1)
 
 
-def _content_mean(image: Tensor, content: Tensor) -> Tensor:
-    total = (image * content).sum(dim=(2, 3), keepdim=True)
-    return total / content.sum(dim=(2, 3), keepdim=True).clamp_min(1)
+def _view_mean(image: Tensor, view: Tensor) -> Tensor:
+    total = (image * view).sum(dim=(2, 3), keepdim=True)
+    return total / view.sum(dim=(2, 3), keepdim=True).clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class AugmentConfig:
 class Augment(torch.nn.Module):
     """Geometry for an image and its maps together, colour for the image alone.
 
-    Call with the image b×3×h×w and any number of maps b×1×h×w (mask, depth, content); returns them in that order.
+    Call with the image b×3×h×w and any number of maps b×1×h×w (mask, depth, view); returns them in that order.
     Where a warp opens a corner, image and maps are 0, or mirrored (`AugmentConfig.padding`). Random numbers come from
     torch's global generator.
     """
@@ -228,8 +228,8 @@ class Views(torch.nn.Module):
     octagonal opening cut to the square within, as many archives show them, some full ones to a part; colours and blur
     of the image alone, by `config`, whose geometry is not used.
 
-    Call with the image b×3×s×s and maps b×1×s×s, the content last; returns them in that order. A frame is full when
-    97 % of it is content. Random numbers come from torch's global generator.
+    Call with the image b×3×s×s and maps b×1×s×s, the view last; returns them in that order. A frame is full when
+    97 % of it is view. Random numbers come from torch's global generator.
     """
 
     INNER, CUT, ZOOMED, SMALLEST = 0.7, 0.6, 0.3, 0.75  # side of the inner square; shares; least side of a full frame

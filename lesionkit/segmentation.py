@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from lesionkit.depth import luminance_depth, up_to
 from lesionkit.encoders import block, make_encoder
-from lesionkit.preprocess import STRIDE, content_mask
+from lesionkit.preprocess import STRIDE, view_mask
 
 GUIDANCE = ("depth", "none", "learned", "luminance", "shuffled", "oracle")
 
@@ -63,7 +63,7 @@ def guidance_map(
         return standardise(image)
     source = {"depth": depth, "oracle": depth, "shuffled": donors}.get(kind)
     if kind == "luminance":
-        source = _inside_only(luminance_depth(image), content_mask(image))
+        source = _inside_only(luminance_depth(image), view_mask(image))
     if source is None:
         raise GuidanceError(f"guidance {kind!r} needs {'donors' if kind == 'shuffled' else 'a depth map'}: pass it")
     return standardise(torch.log(source.clamp_min(1e-3))).expand(-1, 3, -1, -1)
@@ -72,15 +72,15 @@ def guidance_map(
 def standardise(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Mean 0 and deviation 1 over each image; a flat map becomes zeros."""
     mean = maps.mean(dim=(1, 2, 3), keepdim=True)
-    deviation = maps.std(dim=(1, 2, 3), keepdim=True)
-    return (maps - mean) / (deviation + 1e-3)
+    std = maps.std(dim=(1, 2, 3), keepdim=True)
+    return (maps - mean) / (std + 1e-3)
 
 
-def _inside_only(maps: Float[Tensor, "b 1 h w"], content: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """The maps with their mean over the content put outside it. The black surround reads as "farthest of all" by its
+def _inside_only(maps: Float[Tensor, "b 1 h w"], view: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """The maps with their mean over the view put outside it. The black surround reads as "farthest of all" by its
     brightness; left in, it would use up the map's range and cripple the luminance control."""
-    mean = (maps * content).sum((2, 3), keepdim=True) / content.sum((2, 3), keepdim=True).clamp_min(1)
-    return torch.where(content > 0.5, maps, mean)
+    mean = (maps * view).sum((2, 3), keepdim=True) / view.sum((2, 3), keepdim=True).clamp_min(1)
+    return torch.where(view > 0.5, maps, mean)
 
 
 def draw_donors(depth: Float[Tensor, "n 1 h w"], seed: int = 0) -> Float[Tensor, "n 1 h w"]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lesionkit import losses
 from lesionkit.depth import DepthMaps, DepthNet
-from lesionkit.fitting import Batch, History, Objective, TrainConfig, TrainingError, fit, short
+from lesionkit.fitting import Batch, History, Objective, TrainConfig, TrainingError, ablation_config, fit
 from lesionkit.frames import Frames
 from lesionkit.preprocess import Augment, AugmentConfig
 from lesionkit.segmentation import DepthGuidedSegmenter, draw_donors
@@ -22,6 +22,7 @@ __all__ = [
     "History",
     "TrainConfig",
     "TrainingError",
+    "ablation_config",
     "augmented",
     "depth_objective",
     "estimate_depth",
@@ -29,7 +30,6 @@ __all__ = [
     "joint_objective",
     "segment",
     "segmentation_objective",
-    "short",
     "train_depth",
     "train_segmenter",
 ]
@@ -40,7 +40,7 @@ __all__ = [
 def depth_objective(model: DepthNet, batch: Batch) -> Tensor:
     """Deep supervision: first, third and target map against the exact depth, where there is tissue to see."""
     maps: DepthMaps = model(batch["image"])
-    valid = batch["content"] > 0.5
+    valid = batch["view"] > 0.5
     total = 0.0
     for weight, prediction in ((0.3, maps.first), (0.3, maps.third), (1.0, maps.target)):
         similar = losses.scale_invariant_log(prediction, batch["depth"], valid)
@@ -59,10 +59,10 @@ def segmentation_objective(loss: Callable[[Tensor, Tensor], Tensor]) -> Objectiv
 
 
 def augmented(stages: nn.Module) -> Callable[[Batch], Batch]:
-    """`preprocess.Augment` on a batch: image and whatever maps it has (mask, depth, content) together."""
+    """`preprocess.Augment` on a batch: image and whatever maps it has (mask, depth, view) together."""
 
     def augment(batch: Batch) -> Batch:
-        maps = [name for name in ("mask", "depth", "content") if name in batch]
+        maps = [name for name in ("mask", "depth", "view") if name in batch]
         image, *warped = stages(batch["image"], *(batch[name] for name in maps))
         batch = {**batch, "image": image, **dict(zip(maps, warped, strict=True))}
         if "depth" in batch:
@@ -86,14 +86,14 @@ def joint_objective(loss: losses.JointLoss) -> Objective:
     def objective(model: nn.ModuleDict, batch: Batch) -> Tensor:
         estimated = model["depth"](batch["image"]).target
         logits = model["segmenter"](batch["image"], estimated).logits
-        return loss(logits, batch["mask"], estimated, batch["depth"], batch["content"] > 0.5)
+        return loss(logits, batch["mask"], estimated, batch["depth"], batch["view"] > 0.5)
 
     return objective
 
 
 # --- the two trainings of the method
 
-DEPTH_NAMES = ("image", "depth", "content")  # what depth is learned from
+DEPTH_NAMES = ("image", "depth", "view")  # what depth is learned from
 
 # Without zoom: a zoomed picture is one of another lens, whose depth in mm would be wrong. Wilder colours than for
 # lesions, whose colour says something: depth must not hang on it.
@@ -109,7 +109,7 @@ def train_depth(
     **how,
 ) -> tuple[DepthNet, History]:
     """A depth network on rendered scenes: frames, or what `frames.depth_frames` gives, or a function that gives it for
-    an epoch. `net` trains one further, in place. stages: what varies image, depth and content together, else
+    an epoch. `net` trains one further, in place. stages: what varies image, depth and view together, else
     `Augment(DEPTH_AUGMENT)`. `how` goes on to `fit`."""
     torch.manual_seed(config.seed)
     net = net or DepthNet()

@@ -43,7 +43,7 @@ class FakeDetector:
         FakeDetector.made += ((name, device),)
         return cls()
 
-    def freeze(self):
+    def fuse(self):
         return self
 
     def __call__(self, image):

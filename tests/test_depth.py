@@ -12,7 +12,7 @@ from lesionkit.depth import (
     DepthConfig,
     DepthError,
     DepthNet,
-    depth_steepness,
+    gradient_magnitude,
     luminance_depth,
     superimpose,
     to_depth,
@@ -178,7 +178,7 @@ def test_not_a_number_stays_in_its_image(net):
 
 def test_it_learns_two_scenes():
     scenes = render_scenes(2, 64, 0, "cpu", SceneConfig.basic())
-    batch = {"image": scenes.image, "depth": scenes.depth, "content": torch.ones_like(scenes.mask)}
+    batch = {"image": scenes.image, "depth": scenes.depth, "view": torch.ones_like(scenes.mask)}
     torch.manual_seed(0)
     net = DepthNet().train()
     optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
@@ -194,10 +194,10 @@ def test_it_learns_two_scenes():
 
 def test_depth_steepness_of_a_ramp_and_of_a_plane():
     ramp = torch.exp(0.05 * torch.arange(32.0)).view(1, 1, 1, 32).repeat(1, 1, 32, 1)
-    steep = depth_steepness(ramp)[..., 2:-2, 2:-2]
+    steep = gradient_magnitude(ramp)[..., 2:-2, 2:-2]
     torch.testing.assert_close(steep, torch.full_like(steep, 0.05), rtol=0, atol=1e-4)
-    assert depth_steepness(torch.full((1, 1, 32, 32), 40.0)).max() < 1e-5
-    torch.testing.assert_close(depth_steepness(ramp * 3), depth_steepness(ramp), rtol=0, atol=1e-5)
+    assert gradient_magnitude(torch.full((1, 1, 32, 32), 40.0)).max() < 1e-5
+    torch.testing.assert_close(gradient_magnitude(ramp * 3), gradient_magnitude(ramp), rtol=0, atol=1e-5)
 
 
 def test_luminance_depth_doubles_where_a_quarter_of_the_light_comes_back():

@@ -159,7 +159,7 @@ def test_the_image_given_stays_within_its_range():
     edge[..., 32:] = 1.0  # cubic interpolation overshoots here
     model = DepthAnything(Known(), input_px=70)
     model(edge)
-    seen = model.network.given * model.deviation + model.mean
+    seen = model.network.given * model.std + model.mean
     assert seen.min() >= -1e-6
     assert seen.max() <= 1 + 1e-6
 

@@ -36,7 +36,7 @@ def saved(detector, tmp_path):
 
 
 def pixels(h=70, w=90, seed=0) -> np.ndarray:
-    """Something bright in a black frame: the content box is not the whole image."""
+    """Something bright in a black frame: the view box is not the whole image."""
     image = np.zeros((h, w, 3), np.uint8)
     inside = np.random.default_rng(seed).integers(80, 220, (h - h // 5, w - w // 5, 3), dtype=np.uint8)
     image[: len(inside), : inside.shape[1]] = inside
@@ -57,7 +57,7 @@ def test_one_array_gives_maps_of_its_size(detector):
     np.testing.assert_array_equal(found.mask, found.probability > 0.4)
     assert 0 < found.mask.mean() < 1
     assert found.depth.min() > 0
-    assert not found.mask[:, 80:].any()  # black: no lesion is ever found outside the content
+    assert not found.mask[:, 80:].any()  # black: no lesion is ever found outside the view
     assert sum(one.area_px for one in found.lesions) == found.mask.sum()
     fused = found.overlay()
     assert fused.dtype == np.uint8
@@ -137,7 +137,7 @@ def test_what_the_annotation_forbids_is_named_without_the_checker_too(detector, 
 
 
 def test_a_frozen_detector_finds_the_same_and_saves_the_same(detector, saved, tmp_path):
-    frozen = Detector.from_pretrained(saved, device="cpu").freeze()
+    frozen = Detector.from_pretrained(saved, device="cpu").fuse()
     found, before = frozen(pixels()), Detector.from_pretrained(saved, device="cpu")(pixels())
     assert before.probability.std() > 0.05
     np.testing.assert_allclose(found.probability, before.probability, atol=1e-3)
@@ -149,13 +149,13 @@ def test_a_frozen_detector_finds_the_same_and_saves_the_same(detector, saved, tm
 
 def test_frozen_means_that_later_weights_are_not_seen(saved):
     moving, frozen = (Detector.from_pretrained(saved, device="cpu") for _ in range(2))
-    frozen.freeze()
+    frozen.fuse()
     before = frozen(pixels()).probability
     for one in (moving, frozen):
         torch.nn.init.constant_(one.segmenter.decoder.head.bias, 50.0)
     assert moving(pixels()).probability[:50, :60].min() > 0.99
     np.testing.assert_array_equal(frozen(pixels()).probability, before)
-    assert frozen.freeze()(pixels()).probability[:50, :60].min() > 0.99
+    assert frozen.fuse()(pixels()).probability[:50, :60].min() > 0.99
 
 
 # --- weight files

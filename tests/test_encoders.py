@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lesionkit.datasets.reading import read_image
-from lesionkit.encoders import ENCODERS, IMAGENET_DEVIATION, IMAGENET_MEAN, EncoderError, folded, make_encoder
+from lesionkit.encoders import ENCODERS, IMAGENET_MEAN, IMAGENET_STD, EncoderError, fused, make_encoder
 from lesionkit.segmentation import DepthGuidedSegmenter
 
 
@@ -23,8 +23,8 @@ def image(b=2, h=64, w=96) -> torch.Tensor:
 
 
 def normalised(x: torch.Tensor) -> torch.Tensor:
-    mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_DEVIATION))
-    return (x - mean) / deviation
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (x - mean) / std
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -95,7 +95,7 @@ def test_stochastic_depth_leaves_blocks_out_while_training_alone():
 def test_held_scales_stay_as_they_are_while_the_rest_learns():
     torch.manual_seed(0)
     encoder = make_encoder("efficientnet-lite0")
-    encoder.hold(2)
+    encoder.freeze(2)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     optimiser = torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=0.1)
     encoder.train()
@@ -140,7 +140,7 @@ def test_pretrained_weights_change_the_features_and_small_has_none():
 def test_mean_and_deviation_live_inside_and_not_in_the_weight_file():
     encoder = make_encoder("small")
     torch.testing.assert_close(encoder.normalise(image()), normalised(image()))
-    assert not {"mean", "deviation"} & set(encoder.state_dict())
+    assert not {"mean", "std"} & set(encoder.state_dict())
 
 
 def test_an_unknown_encoder_is_named():
@@ -187,7 +187,7 @@ def test_a_timm_encoder_fits_the_interface_and_the_segmenter(timm):
     assert encoder.channels == (8, 16, 24, 32, 40)
     maps = encoder(torch.full((1, 3, 64, 64), 1.0))
     assert [m.shape[-1] for m in maps] == [32, 16, 8, 4, 2]
-    assert (encoder.net.seen == 2.0).all()  # (1 − 0.5) / 0.25: with the mean and deviation that it was trained with
+    assert (encoder.net.seen == 2.0).all()  # (1 − 0.5) / 0.25: with the mean and std that it was trained with
     found = DepthGuidedSegmenter("depth", "timm:resnet18", pretrained=False).eval()(
         torch.rand(1, 3, 64, 64), torch.full((1, 1, 64, 64), 30.0)
     )
@@ -225,7 +225,7 @@ def _lived(net: torch.nn.Module) -> torch.nn.Module:
 @torch.no_grad()
 def test_a_folded_network_gives_the_same_without_batch_normalisation(name):
     net = _lived(DepthGuidedSegmenter("depth", name, pretrained=False)).eval()
-    fast, depth = folded(net), image()[:, :1] + 1
+    fast, depth = fused(net), image()[:, :1] + 1
     assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in fast.modules())
     expected = net(image(), depth).logits
     assert expected.std() > 0.01
@@ -235,7 +235,7 @@ def test_a_folded_network_gives_the_same_without_batch_normalisation(name):
 def test_folding_leaves_the_network_as_it_was_and_does_not_follow_it():
     net = _lived(make_encoder("small")).train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    fast = folded(net)
+    fast = fused(net)
     assert net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     old = fast(image())[-1]

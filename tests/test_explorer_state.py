@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lesionkit import metrics
-from lesionkit.depth import DepthNet, depth_steepness
+from lesionkit.depth import DepthNet, gradient_magnitude
 from lesionkit.detector import Detector, DetectorConfig
 from lesionkit.explore import images as explorer_images
 from lesionkit.explore import whatif
@@ -222,7 +222,7 @@ def test_a_stroke_does_not_depend_on_how_often_the_mouse_was_asked():
 def test_a_smear_takes_relief_away_under_the_brush_only():
     depth = bumpy()
     smeared = whatif.paint(depth, [Stroke("smear", 12.0, 1.0, ((32.0, 32.0),))], (0, 0, 64, 64))
-    assert float(depth_steepness(smeared)[0, 0, 26:38, 26:38].max()) < 0.7 * float(depth_steepness(depth).max())
+    assert float(gradient_magnitude(smeared)[0, 0, 26:38, 26:38].max()) < 0.7 * float(gradient_magnitude(depth).max())
     torch.testing.assert_close(smeared[..., :8, :8], depth[..., :8, :8])
 
 

@@ -159,14 +159,14 @@ def test_multi_scale_resizes_a_batch_as_one():
 
 
 def test_the_encoder_learns_slower():
-    groups = fitting._groups(Tiny(), replace(CONFIG, encoder_rate=0.25))
+    groups = fitting._groups(Tiny(), replace(CONFIG, encoder_lr_scale=0.25))
     assert [group["lr"] for group in groups] == [1e-2, 0.25e-2]
     assert [sum(p.numel() for p in group["params"]) for group in groups] == [9, 3 * 8 * 9 + 8 + 16]
 
 
 def test_the_encoder_is_found_inside_a_larger_model():
     both = nn.ModuleDict({"depth": nn.Conv2d(3, 1, 1), "segmenter": Tiny()})
-    groups = fitting._groups(both, replace(CONFIG, encoder_rate=0.25))
+    groups = fitting._groups(both, replace(CONFIG, encoder_lr_scale=0.25))
     assert [sum(p.numel() for p in group["params"]) for group in groups] == [9 + 4, 3 * 8 * 9 + 8 + 16]
 
 
@@ -207,7 +207,7 @@ def test_counters_are_copied_and_not_averaged():
 
 
 def test_the_model_holds_the_average_at_the_end():
-    last, averaged = (train(replace(CONFIG, average=a))[0] for a in (0.0, 0.98))
+    last, averaged = (train(replace(CONFIG, ema_decay=a))[0] for a in (0.0, 0.98))
     assert not torch.allclose(weights(last), weights(averaged))
 
 

@@ -19,7 +19,7 @@ from lesionkit.frames import (
     load_frames,
     rendered_frames,
 )
-from lesionkit.preprocess import content_box, preprocess
+from lesionkit.preprocess import preprocess, view_box
 from lesionkit.scenes import SceneConfig, render_scenes, stream_scenes
 from lesionkit.scenes import cache as scene_cache
 
@@ -72,9 +72,9 @@ def test_rendered_frames_are_the_scenes_seen_through_preprocessing(some):
     scenes = render_scenes(6, SIZE, room.STREAMS["train"], "cpu", SceneConfig.basic())
     seen = preprocess(scenes.image, SIZE)
     torch.testing.assert_close(some.image, seen.image)
-    torch.testing.assert_close(some.content, seen.content)
+    torch.testing.assert_close(some.view, seen.view)
     assert some.lesions == scenes.lesions
-    box = content_box(scenes.image)
+    box = view_box(scenes.image)
     assert torch.equal(some.mask, crop_nearest(scenes.mask, box, SIZE))
     assert set(some.depth.unique().tolist()) <= set(scenes.depth.unique().tolist())  # no mixed depths
     assert set(some.mask.unique().tolist()) == {0.0, 1.0}
@@ -106,7 +106,7 @@ def test_slices_keep_everything_together(some):
 
 
 def test_joining_with_frames_without_depth_drops_it(some):
-    real = Frames(some.raw, some.image, some.mask, some.content, some.names)
+    real = Frames(some.raw, some.image, some.mask, some.view, some.names)
     both = join([some[:1], real[:1]])
     assert both.depth is None
     assert both.lesions is None
@@ -118,7 +118,7 @@ def test_frames_of_a_folder(folder):
     assert len(got) == 4
     assert got.depth is None
     assert set(got.mask.unique().tolist()) == {0.0, 1.0}
-    # the black frame is cropped away: 70×90 px of content, the lesion from (20, 20) to (50, 40) in it
+    # the black frame is cropped away: 70×90 px of view, the lesion from (20, 20) to (50, 40) in it
     rows, columns = np.nonzero(got.mask[0, 0].numpy())
     assert columns.min() == pytest.approx(20 / 90 * SIZE, abs=1)
     assert columns.max() + 1 == pytest.approx(50 / 90 * SIZE, abs=1)
@@ -186,7 +186,7 @@ def test_lesion_mirrors_hold_every_lesion_twice():
 
 @pytest.mark.parametrize("take", [lesion_free_crops, lesion_free_mirrors])
 def test_frames_filled_by_lesions_give_none(some, take):
-    full = Frames(some.raw, some.image, torch.ones_like(some.mask), some.content, some.names)
+    full = Frames(some.raw, some.image, torch.ones_like(some.mask), some.view, some.names)
     assert len(take(full, 4)) == 0
 
 
@@ -196,7 +196,7 @@ def test_depth_frames_are_the_frames_of_the_training_stream(tmp_path, monkeypatc
     data = depth_frames([(config, 3, seed) for seed, config in enumerate(configs)], 32)
     wanted = join([rendered_frames("train", 3, 32, seed, config) for seed, config in enumerate(configs)])
     assert {name: value.dtype for name, value in data.items()} == {
-        "image": torch.uint8, "depth": torch.float16, "content": torch.bool,
+        "image": torch.uint8, "depth": torch.float16, "view": torch.bool,
     }  # fmt: skip
     for name, values in training.unpacked(data).items():
         torch.testing.assert_close(values, getattr(wanted, name), rtol=1e-3, atol=0.5001 / 255)

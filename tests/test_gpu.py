@@ -57,7 +57,7 @@ def test_detections_are_those_of_the_cpu(gpu):
     image = render_scenes(4, 160, 0, "cpu", SceneConfig.standard()).image
     for frozen in (False, True):
         nets = [Detector.from_pretrained("reference", device) for device in ("cuda", "cpu")]
-        there, here = (net.freeze()(image) if frozen else net(image) for net in nets)
+        there, here = (net.fuse()(image) if frozen else net(image) for net in nets)
         assert (there.probability - here.probability).abs().max() < 0.05
         assert ((there.depth - here.depth).abs() / here.depth).median() < 0.005
 

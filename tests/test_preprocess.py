@@ -14,9 +14,9 @@ from lesionkit.preprocess import (
     AugmentConfig,
     PreprocessError,
     Views,
-    content_box,
     crop_resize,
     preprocess,
+    view_box,
 )
 
 TISSUE = torch.tensor([0.6, 0.35, 0.3]).view(3, 1, 1)
@@ -35,17 +35,17 @@ def ones(image: torch.Tensor) -> torch.Tensor:
     return torch.ones_like(image[:, :1])
 
 
-# --- the content area
+# --- the view area
 
 
 @pytest.mark.parametrize("box", [(20, 10, 100, 90), (0, 0, 160, 120), (1, 0, 159, 119)])
 def test_box_is_found_to_the_pixel(box):
-    assert content_box(frame(box=box)).tolist() == [list(box)]
+    assert view_box(frame(box=box)).tolist() == [list(box)]
 
 
 def test_boxes_of_a_batch_are_independent():
     boxes = [(20, 10, 100, 90), (5, 30, 60, 60)]
-    assert content_box(torch.cat([frame(box=b) for b in boxes])).tolist() == [list(b) for b in boxes]
+    assert view_box(torch.cat([frame(box=b) for b in boxes])).tolist() == [list(b) for b in boxes]
 
 
 def test_burnt_in_text_and_a_grey_surround_are_not_content():
@@ -54,48 +54,48 @@ def test_burnt_in_text_and_a_grey_surround_are_not_content():
     cv2.putText(pixels, "12:03", (2, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.35, (255, 255, 255), 1)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     assert (image[:, :, :, :55] > 0.5).any()
-    assert content_box(image).tolist() == [[60, 10, 90, 100]]
+    assert view_box(image).tolist() == [[60, 10, 90, 100]]
 
 
 def test_a_black_box_in_a_corner_is_inside_the_box_but_no_content():
     image = frame(96, 96, (0, 0, 96, 96))
     image[:, :, 64:, :32] = 0  # the position image of some processors
-    assert content_box(image).tolist() == [[0, 0, 96, 96]]
-    content = room.content_mask(image)[0, 0]
-    assert content[70:, :26].sum() == 0
-    assert content[:60].mean() == 1
-    assert content[70:, 36:].mean() == 1
+    assert view_box(image).tolist() == [[0, 0, 96, 96]]
+    view = room.view_mask(image)[0, 0]
+    assert view[70:, :26].sum() == 0
+    assert view[:60].mean() == 1
+    assert view[70:, 36:].mean() == 1
 
 
 def test_a_dark_lumen_is_content():
     image = frame(96, 96, (0, 0, 96, 96))
     image[:, :, 40:60, 40:60] = 0
-    assert room.content_mask(image).mean() == 1
+    assert room.view_mask(image).mean() == 1
 
 
 def test_a_lumen_that_runs_out_of_the_frame_leaves_no_gap():
     """Below the middle of the lumen nothing is bright, in three columns down to the edge."""
     image = frame(96, 96, (0, 0, 96, 96))
     image[:, :, 40:96, 47:50] = 0
-    assert room.content_mask(image).mean() == 1
+    assert room.view_mask(image).mean() == 1
     octagon = torch.ones(1, 1, 96, 96)
     octagon *= (torch.arange(96)[:, None] + torch.arange(96)[None] > 30).float()
-    assert torch.equal(room.content_mask(frame(96, 96, (0, 0, 96, 96)) * octagon), octagon)  # its corners stay
+    assert torch.equal(room.view_mask(frame(96, 96, (0, 0, 96, 96)) * octagon), octagon)  # its corners stay
     image[:, :, 40:96, 20:80] = 0  # a wide dark region may as well be a surround
-    assert room.content_mask(image)[0, 0, 60:, 40:60].sum() == 0
+    assert room.view_mask(image)[0, 0, 60:, 40:60].sum() == 0
 
 
 def test_a_black_frame_with_a_line_of_text_is_kept_whole():
     image = torch.zeros(2, 3, 480, 640)
     image[0, :, 20:32, 30:150] = 1  # a fifth of each of its rows, a fortieth of each column
     image[1, :, 100:300, 200:500] = 1
-    assert content_box(image).tolist() == [[0, 0, 640, 480], [200, 100, 300, 200]]
+    assert view_box(image).tolist() == [[0, 0, 640, 480], [200, 100, 300, 200]]
 
 
 def test_a_black_frame_is_kept_whole_and_finite():
     seen = preprocess(torch.zeros(1, 3, 50, 70), 32)
     assert seen.box.tolist() == [[0, 0, 70, 50]]
-    assert seen.content.sum() == 0
+    assert seen.view.sum() == 0
     assert seen.image.abs().max() < 1e-6
 
 
@@ -370,12 +370,12 @@ def ramps(b: int, side: int = 64) -> torch.Tensor:
     )
 
 
-def views(content: torch.Tensor) -> list[torch.Tensor]:
+def views(view: torch.Tensor) -> list[torch.Tensor]:
     """Views without colours of ramps, with x as the depth."""
     torch.manual_seed(0)
-    stages, image = Views(), ramps(len(content))
+    stages, image = Views(), ramps(len(view))
     stages.colours = torch.nn.Identity()
-    return stages(image, image[:, :1], content)
+    return stages(image, image[:, :1], view)
 
 
 def disc(b: int, side: int = 64) -> torch.Tensor:
@@ -399,16 +399,16 @@ def test_views_show_every_symmetry_and_keep_most_of_a_full_frame():
 
 
 def test_views_cut_most_round_frames_to_the_square_within():
-    _, _, content = views(disc(200))
-    inside = content.mean((1, 2, 3)) > 0.97
+    _, _, view = views(disc(200))
+    inside = view.mean((1, 2, 3)) > 0.97
     assert 0.5 < inside.float().mean() < 0.7
 
 
 def test_views_vary_colours_of_the_image_alone():
     torch.manual_seed(0)
-    image, depth, content = Views()(ramps(8), ramps(8)[:, :1], torch.ones(8, 1, 64, 64))
+    image, depth, view = Views()(ramps(8), ramps(8)[:, :1], torch.ones(8, 1, 64, 64))
     assert image.min() >= 0
     assert image.max() <= 1
     assert (image[:, 2] - 0.5).abs().mean() > 0.02
     assert depth.max() <= 1
-    assert set(content.unique().tolist()) == {1.0}
+    assert set(view.unique().tolist()) == {1.0}

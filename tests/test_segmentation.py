@@ -168,7 +168,7 @@ def test_luminance_takes_brighter_for_nearer():
     ramp = torch.linspace(0.2, 0.9, SIZE).expand(1, 3, SIZE, SIZE)
     guide = guidance_map("luminance", ramp)[0, 0, SIZE // 2]
     assert bool((guide.diff() < 0).all())
-    bright = image() * 0.5 + 0.5  # content everywhere
+    bright = image() * 0.5 + 0.5  # view everywhere
     torch.testing.assert_close(guidance_map("luminance", bright)[:, :1], standardise(luminance_depth(bright).log()))
 
 

@@ -7,7 +7,7 @@ import torch
 from test_raymarch import straight
 
 from lesionkit.scenes import light as shading
-from lesionkit.scenes.light import Light, Look
+from lesionkit.scenes.light import Appearance, Light
 
 
 def lamp(at=((0.0, 0.0), (0.0, 0.0)), balance=1.0, fall_off=2.0, wrap=0.22, ambient=0.0, occlusion=0.0) -> Light:
@@ -15,9 +15,9 @@ def lamp(at=((0.0, 0.0), (0.0, 0.0)), balance=1.0, fall_off=2.0, wrap=0.22, ambi
     return Light(lamps=torch.tensor([at]), **{name: torch.tensor([[value]]) for name, value in numbers.items()})
 
 
-def look(gloss=0.0) -> Look:
-    values = {name: torch.zeros(1, 1) for name in Look.__dataclass_fields__}
-    return Look(**(values | {"gloss": torch.tensor([[gloss]]), "roughness": torch.tensor([[300.0]])}))
+def look(gloss=0.0) -> Appearance:
+    values = {name: torch.zeros(1, 1) for name in Appearance.__dataclass_fields__}
+    return Appearance(**(values | {"gloss": torch.tensor([[gloss]]), "roughness": torch.tensor([[300.0]])}))
 
 
 def straight_on(distance: float) -> tuple[torch.Tensor, torch.Tensor]:

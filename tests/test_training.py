@@ -20,12 +20,12 @@ SIZE = 32
 def test_reading_b_teaches_both_networks_at_once():
     """Reading B of METHOD.md on two frames: the joint loss falls, and both networks have moved."""
     frames = rendered_frames("train", 2, 64, 0, SceneConfig.basic())
-    data = {"image": frames.image, "mask": frames.mask, "depth": frames.depth, "content": frames.content}
+    data = {"image": frames.image, "mask": frames.mask, "depth": frames.depth, "view": frames.view}
     torch.manual_seed(0)
     both = nn.ModuleDict({"depth": DepthNet(), "segmenter": DepthGuidedSegmenter("depth", "small")})
     before = {name: [p.detach().clone() for p in part.parameters()] for name, part in both.items()}
     loss = losses.joint(losses.weighted("dice", "bce", 0.5), losses.scale_invariant_log, 0.5)
-    config = TrainConfig(epochs=12, batch_size=2, average=0.5, precision="fp32")
+    config = TrainConfig(epochs=12, batch_size=2, ema_decay=0.5, precision="fp32")
     history = fit(both, data, training.joint_objective(loss), config, log=lambda line: None)
     assert history.loss[-1] < 0.7 * history.loss[0]
     for name, part in both.items():
@@ -35,7 +35,7 @@ def test_reading_b_teaches_both_networks_at_once():
 def test_reading_b_teaches_depth_through_the_segmentation_as_well():
     """With the whole weight on the segmentation, the depth network still gets a gradient: through the attention."""
     frames = rendered_frames("train", 2, 64, 0, SceneConfig.basic())
-    data = {"image": frames.image, "mask": frames.mask, "depth": frames.depth, "content": frames.content}
+    data = {"image": frames.image, "mask": frames.mask, "depth": frames.depth, "view": frames.view}
     torch.manual_seed(0)
     both = nn.ModuleDict({"depth": DepthNet(), "segmenter": DepthGuidedSegmenter("depth", "small")})
     for attention in both["segmenter"].attention:
@@ -51,13 +51,13 @@ def test_reading_b_teaches_depth_through_the_segmentation_as_well():
 def test_augmented_moves_all_maps_and_fills_depth():
     mask = torch.zeros(4, 1, 64, 64)
     mask[:, :, 10:30, 10:40] = 1
-    batch = {"image": mask.repeat(1, 3, 1, 1), "mask": mask, "depth": 20 + 10 * mask, "content": torch.ones_like(mask)}
+    batch = {"image": mask.repeat(1, 3, 1, 1), "mask": mask, "depth": 20 + 10 * mask, "view": torch.ones_like(mask)}
     torch.manual_seed(0)
     out = augmented(Augment())(batch)
     assert (out["mask"] != mask).any()
     assert torch.equal(out["depth"] == 30, out["mask"] == 1)
-    assert (out["content"] == 0).any()  # a warp opened corners
-    corners = out["depth"][out["content"] == 0]
+    assert (out["view"] == 0).any()  # a warp opened corners
+    corners = out["depth"][out["view"] == 0]
     assert bool((corners == 20).all())  # the median, not 0
     assert torch.equal(batch["mask"], mask)
 
@@ -121,7 +121,7 @@ def test_a_depth_checkpoint_of_another_augmentation_is_refused(tmp_path):
     packed = {
         "image": torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8),
         "depth": torch.rand(4, 1, 64, 64).half() + 1,
-        "content": torch.ones(4, 1, 64, 64, dtype=torch.bool),
+        "view": torch.ones(4, 1, 64, 64, dtype=torch.bool),
     }
     config, how = TrainConfig(1, 4, precision="fp32"), {"log": lambda line: None, "checkpoint": tmp_path / "depth.pt"}
     _, history = train_depth(packed, config, stages=Views(), **how)

@@ -46,7 +46,7 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class DepthEntry(datasets.Source):
+class DepthEntry(datasets.DatasetInfo):
     """One with depth."""
 
     size_wh: tuple[int, int]
@@ -164,7 +164,7 @@ def pair_files(name: str, folder: Path) -> tuple[tuple[DepthSample, ...], list[s
               ("depth file(s) without a frame", depths.keys() - images.keys()))  # fmt: skip
     for what, frames in checks:
         if frames:
-            problems.append(f"{folder} has {len(frames)} {what} ({datasets.some(sorted(frames))}): fetch them again")
+            problems.append(f"{folder} has {len(frames)} {what} ({datasets.listing(sorted(frames))}): fetch them again")
     if not images:
         problems.append(f"{folder} holds no frame of {name}: unpack the archives there, names and folders unchanged")
     both = sorted(images.keys() & depths.keys())
@@ -190,7 +190,7 @@ def _by_frame(paths: dict[str, Path], pattern: str, folder: Path) -> tuple[dict[
         elif frame is not None:
             found[frame] = path
     if twice:
-        return found, [f"{folder} has {len(twice)} frame(s) twice ({datasets.some(twice)}): keep one file of each"]
+        return found, [f"{folder} has {len(twice)} frame(s) twice ({datasets.listing(twice)}): keep one file of each"]
     return found, []
 
 

@@ -13,7 +13,7 @@ from lesionkit.datasets import archives, reading
 from lesionkit.datasets import depth as depth_datasets
 from lesionkit.datasets.depth import DepthSample
 from lesionkit.datasets.reading import DatasetError, InvalidData, MissingData
-from lesionkit.datasets.samples import some
+from lesionkit.datasets.samples import listing
 from lesionkit.datasets.verifying import Report, require_sound
 
 
@@ -107,7 +107,8 @@ def _verify(name: str, folder: Path) -> Report:
     faults = {sample.name: fault for sample in samples if (fault := _fault(sample))}
     if faults:
         first = next(iter(faults.values()))
-        problems = [*problems, f"{len(faults)} of {len(samples)} frames ({some(list(faults))}) are not sound: {first}"]
+        names = listing(list(faults))
+        problems = [*problems, f"{len(faults)} of {len(samples)} frames ({names}) are not sound: {first}"]
     notes = []
     if len(samples) != entry.images:
         notes.append(f"{len(samples)} of the {entry.images} frames of {entry.title} are here")

@@ -35,7 +35,7 @@ FOLDER = "folder:"
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetInfo:
     """What is known of any public data set, with masks or with depth."""
 
     title: str
@@ -52,7 +52,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Entry(Source):
+class Entry(DatasetInfo):
     """One with lesion masks."""
 
     url: str | None  # the authors' archive; None: nothing that can be downloaded and unpacked unattended
@@ -225,7 +225,7 @@ class Dataset:
         stems = split_stems(self.name, split, here)[part]
         if absent := [stem for stem in stems if stem not in here]:
             raise InvalidData(
-                f"{self.root} lacks {len(absent)} of the {len(stems)} {part} images ({some(absent)}): "
+                f"{self.root} lacks {len(absent)} of the {len(stems)} {part} images ({listing(absent)}): "
                 f"run `lesionkit verify {self.name}`, or use folder:{self.root} for a data set of your own"
             )
         return tuple(here[stem] for stem in stems)
@@ -257,7 +257,7 @@ def pair_files(name: str, folder: Path) -> tuple[tuple[Sample, ...], list[str]]:
               ("mask(s) without an image", masks.keys() - images.keys(), "images"))  # fmt: skip
     for what, stems, where in checks:
         if stems:
-            problems.append(f"{folder} has {len(stems)} {what} ({some(sorted(stems))}): "
+            problems.append(f"{folder} has {len(stems)} {what} ({listing(sorted(stems))}): "
                             f"add a file of the same stem to {where}/ or remove them")  # fmt: skip
     both = sorted(images.keys() & masks.keys())
     return tuple(Sample(stem, images[stem], masks[stem]) for stem in both), problems
@@ -279,13 +279,13 @@ def _by_stem(name: str, folder: Path) -> tuple[dict[str, Path], list[str]]:
         found.setdefault(path.stem, path)
     problems = []
     if twice:
-        problems.append(f"{folder} has {len(twice)} stem(s) twice ({some(twice)}): keep one file of each")
+        problems.append(f"{folder} has {len(twice)} stem(s) twice ({listing(twice)}): keep one file of each")
     if not found:
         problems.append(f"{folder} holds no image: put files there that end in {', '.join(SUFFIXES)}")
     return found, problems
 
 
-def some(names: Sequence[str], limit: int = 3) -> str:
+def listing(names: Sequence[str], limit: int = 3) -> str:
     """The first names, and how many more there are, for messages."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

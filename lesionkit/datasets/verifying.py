@@ -13,7 +13,7 @@ import numpy as np
 from lesionkit.datasets import reading
 from lesionkit.datasets import samples as datasets
 from lesionkit.datasets import splits as splitting
-from lesionkit.datasets.samples import DatasetError, InvalidData, Sample, some
+from lesionkit.datasets.samples import DatasetError, InvalidData, Sample, listing
 
 # Official masks hold up to 0.02 % of pixels between these values (anti-aliased or JPEG edges).
 UNDECIDED_VALUES = (64, 191)
@@ -41,7 +41,7 @@ def require_sound(name: str, report: Report, what: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _PairFacts:
     """One pair, read once."""
 
     stem: str
@@ -87,9 +87,9 @@ def _name_problems(name: str, stems: set[str]) -> list[str]:
     known = splitting.official_files(name).keys()
     problems = []
     if absent := sorted(known - stems):
-        problems.append(f"{len(absent)} of {len(known)} pairs are missing ({some(absent)}): fetch again")
+        problems.append(f"{len(absent)} of {len(known)} pairs are missing ({listing(absent)}): fetch again")
     if extra := sorted(stems - known):
-        problems.append(f"{len(extra)} pair(s) do not belong to {name} ({some(extra)}): remove them")
+        problems.append(f"{len(extra)} pair(s) do not belong to {name} ({listing(extra)}): remove them")
     return problems
 
 
@@ -102,23 +102,23 @@ _FAULTS = {
 }
 
 
-def _fault_sentences(looks: list[_Look]) -> list[str]:
+def _fault_sentences(looks: list[_PairFacts]) -> list[str]:
     by_kind = {kind: [look.stem for look in looks if kind in look.faults] for kind in _FAULTS}
     return [
-        f"{len(stems)} of {len(looks)} pairs ({some(stems)}) {_FAULTS[kind]}"
+        f"{len(stems)} of {len(looks)} pairs ({listing(stems)}) {_FAULTS[kind]}"
         for kind, stems in by_kind.items()
         if stems
     ]
 
 
-def _look(name: str, sample: Sample) -> _Look:
+def _look(name: str, sample: Sample) -> _PairFacts:
     try:
         image, values = reading.read_image(sample.image), reading.read_mask_values(sample.mask)
     except DatasetError:
         nothing = np.full(256, np.inf, np.float32)
-        return _Look(sample.name, ("unreadable",), False, os.fsencode(sample.name), nothing)
+        return _PairFacts(sample.name, ("unreadable",), False, os.fsencode(sample.name), nothing)
     grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
-    return _Look(
+    return _PairFacts(
         stem=sample.name,
         faults=tuple(_faults(name, image, values)),
         official=_is_official(name, sample),
@@ -150,12 +150,12 @@ def _is_official(name: str, sample: Sample) -> bool:
     return have == splitting.official_files(name).get(sample.name)
 
 
-def _checksum_notes(name: str, looks: list[_Look]) -> list[str]:
+def _checksum_notes(name: str, looks: list[_PairFacts]) -> list[str]:
     other = [look.stem for look in looks if not look.official]
     if name not in datasets.REGISTRY or not other:
         return []
     return [
-        f"{len(other)} of {len(looks)} pairs ({some(other)}) have other bytes than the files commonly "
+        f"{len(other)} of {len(looks)} pairs ({listing(other)}) have other bytes than the files commonly "
         "distributed: a re-encoded copy"
     ]
 
@@ -165,9 +165,9 @@ def _checksum_notes(name: str, looks: list[_Look]) -> list[str]:
 Pairs = list[tuple[str, str]]
 
 
-def _equal_pairs(looks: list[_Look], part_of: dict[str, str]) -> tuple[Pairs, Pairs]:
+def _equal_pairs(looks: list[_PairFacts], part_of: dict[str, str]) -> tuple[Pairs, Pairs]:
     """Pairs of equal pixels in two parts: those with changed or own files, those published that way."""
-    first: dict[bytes, _Look] = {}
+    first: dict[bytes, _PairFacts] = {}
     leaks, published = [], []
     for look in (look for look in looks if look.stem in part_of):
         other = first.setdefault(look.pixels, look)
@@ -176,7 +176,7 @@ def _equal_pairs(looks: list[_Look], part_of: dict[str, str]) -> tuple[Pairs, Pa
     return leaks, published
 
 
-def _near_pairs(looks: list[_Look], part_of: dict[str, str]) -> Pairs:
+def _near_pairs(looks: list[_PairFacts], part_of: dict[str, str]) -> Pairs:
     """Pairs in two parts with thumbnails closer than NEAR_LEVELS, without the pairs of equal pixels."""
     looks = [look for look in looks if look.stem in part_of and np.isfinite(look.thumbnail[0])]
     thumbnails = np.stack([look.thumbnail for look in looks]) if looks else np.zeros((0, 256), np.float32)
@@ -193,4 +193,4 @@ def _pair_sentence(split: str, kind: str, pairs: Pairs, part_of: dict[str, str],
     if not pairs:
         return []
     shown = [f"{a} in {part_of[a]} and {b} in {part_of[b]}" for a, b in pairs]
-    return [f"split {split}: {len(pairs)} {kind} pair(s) of images sit in two parts ({some(shown)}){end}"]
+    return [f"split {split}: {len(pairs)} {kind} pair(s) of images sit in two parts ({listing(shown)}){end}"]

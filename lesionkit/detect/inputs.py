@@ -23,7 +23,7 @@ class UsageError(ValueError):
 
 
 @dataclass(frozen=True)
-class Source:
+class InputFile:
     """One file to read, under its name in detections.json; `stem` is what its outputs are called."""
 
     input: str
@@ -39,14 +39,14 @@ class Failure:
     error: str
 
 
-def find_inputs(arguments: Sequence[str], out: Path) -> list[Source | Failure]:
+def find_inputs(arguments: Sequence[str], out: Path) -> list[InputFile | Failure]:
     """The files behind images, folders (recursively), videos and patterns, in that order, each file once.
 
     Hidden files are passed over, and so is `out` below a folder: it holds the results of an earlier call.
     Two inputs with one stem get different ones: the second is called STEM_FOLDER, more STEM_2, STEM_3 ...
     Raises UsageError when an output would overwrite a file that is no result of an earlier call.
     """
-    found: list[Source | Failure] = []
+    found: list[InputFile | Failure] = []
     names, seen = _Names(), set()
     for argument in arguments:
         try:
@@ -56,10 +56,10 @@ def find_inputs(arguments: Sequence[str], out: Path) -> list[Source | Failure]:
         for path in paths:
             if path.resolve() not in seen:
                 seen.add(path.resolve())
-                found.append(Source(str(path), path, names.take(path)))
+                found.append(InputFile(str(path), path, names.take(path)))
         if error:
             found.append(Failure(argument, error))
-    _check_overwrites([source for source in found if isinstance(source, Source)], seen, out)
+    _check_overwrites([source for source in found if isinstance(source, InputFile)], seen, out)
     return found
 
 
@@ -140,7 +140,7 @@ class _Names:
         return True
 
 
-def _check_overwrites(sources: Iterable[Source], inputs: set[Path], out: Path) -> None:
+def _check_overwrites(sources: Iterable[InputFile], inputs: set[Path], out: Path) -> None:
     """The user's own a_mask.png must survive, wherever `out` is and whether or not it is an input itself. Results come
     in pairs, and beside the inputs with RESULTS: such a pair is of an earlier call, anything else the user's own."""
     folder = out.resolve()
@@ -166,7 +166,7 @@ def _is_results(path: Path) -> bool:
     return isinstance(entries, list) and all(isinstance(entry, dict) and "input" in entry for entry in entries)
 
 
-def _result_stems(source: Source, present: set[str]) -> set[str]:
+def _result_stems(source: InputFile, present: set[str]) -> set[str]:
     """What results of a source are called; of a video's frames those whose names are taken."""
     if source.path.suffix.lower() not in VIDEOS:
         return {source.stem}

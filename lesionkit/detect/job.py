@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from lesionkit.datasets import samples as datasets
-from lesionkit.detect.inputs import OUTPUTS, RESULTS, VIDEOS, Failure, Source
+from lesionkit.detect.inputs import OUTPUTS, RESULTS, VIDEOS, Failure, InputFile
 from lesionkit.runs import records as runs
 
 AHEAD = 3  # images read before the model asks for them, and results that wait to be written
@@ -40,7 +40,7 @@ class Item:
     seconds: float
 
 
-def read_all(found: Iterable[Source | Failure], every: int) -> Iterator[Item]:
+def read_all(found: Iterable[InputFile | Failure], every: int) -> Iterator[Item]:
     """Every image and every `every`-th frame of the videos, one at a time."""
     for source in found:
         if isinstance(source, Failure):
@@ -51,7 +51,7 @@ def read_all(found: Iterable[Source | Failure], every: int) -> Iterator[Item]:
             yield _read_image(source)
 
 
-def _read_image(source: Source) -> Item:
+def _read_image(source: InputFile) -> Item:
     start = time.perf_counter()
     try:
         image, error = datasets.read_image(source.path), ""
@@ -60,7 +60,7 @@ def _read_image(source: Source) -> Item:
     return Item(source.input, source.stem, image, error, time.perf_counter() - start)
 
 
-def _read_video(source: Source, every: int) -> Iterator[Item]:
+def _read_video(source: InputFile, every: int) -> Iterator[Item]:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own sentence says what FFmpeg would print
     capture = cv2.VideoCapture(str(source.path))
     try:
@@ -77,7 +77,7 @@ def _read_video(source: Source, every: int) -> Iterator[Item]:
         yield Item(source.input, "", None, error, 0.0)
 
 
-def _frames(source: Source, capture: cv2.VideoCapture, every: int) -> Iterator[Item]:
+def _frames(source: InputFile, capture: cv2.VideoCapture, every: int) -> Iterator[Item]:
     """Yield the chosen frames; return how many frames the video has."""
     number = 0
     start = time.perf_counter()
@@ -115,7 +115,7 @@ class Job:
     entries: list[dict[str, Any]] = field(default_factory=list)
     _writing: deque[tuple[Future, dict]] = field(default_factory=deque)
 
-    def run(self, found: Sequence[Source | Failure], every: int = 25) -> list[dict[str, Any]]:
+    def run(self, found: Sequence[InputFile | Failure], every: int = 25) -> list[dict[str, Any]]:
         """Detect in everything found and write detections.json, even when interrupted (raised again)."""
         start = last = time.perf_counter()
         items = read_ahead(read_all(found, every))

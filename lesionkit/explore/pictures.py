@@ -98,7 +98,7 @@ def detection(state: ExplorerState, original: bool = False) -> np.ndarray:
 
 
 def panels(state: ExplorerState) -> dict[str, np.ndarray]:
-    """Every panel by its name in PANELS, uint8 h×w×3 of the image's size; outside the optical content maps are grey."""
+    """Every panel by its name in PANELS, uint8 h×w×3 of the image's size; outside the field of view maps are grey."""
     size_hw, box = state.shown.size_hw, state.shown.prepared.box
     pictures = {m.name: _placed(m, box, size_hw) for m in (*image_maps(state), *outcome_maps(state, state.outcome))}
     mask = (state.probability() > state.now.threshold)[..., None].repeat(3, axis=2).astype(np.uint8) * 255

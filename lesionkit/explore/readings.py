@@ -9,7 +9,7 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from lesionkit import fusion
-from lesionkit.depth import depth_steepness
+from lesionkit.depth import gradient_magnitude
 from lesionkit.explore.whatif import Outcome, Prepared
 from lesionkit.metrics import tables as metrics
 
@@ -49,8 +49,8 @@ def profile(
     box, depths = prepared.box, prepared.depths
     along, xs, ys = _line(point, degrees, box)
     maps = {
-        "estimated": depths.target, "used": now.depth, "gradient": depth_steepness(before.depth),
-        "gradient_used": depth_steepness(now.depth), "probability": now.probability,
+        "estimated": depths.target, "used": now.depth, "gradient": gradient_magnitude(before.depth),
+        "gradient_used": gradient_magnitude(now.depth), "probability": now.probability,
         "probability_original": before.probability,
     }  # fmt: skip
     found: dict[str, Any] = {"distance_px": along.tolist()}

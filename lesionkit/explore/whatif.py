@@ -34,7 +34,7 @@ class Prepared:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """x, y, width, height of the optical content in pixels of the original."""
+        """x, y, width, height of the field of view in pixels of the original."""
         return tuple(self.seen.box[0].tolist())
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from multiprocessing import get_context
 
 from lesionkit.scenes.config import SceneConfig
-from lesionkit.scenes.sampling import Drawn, draw
+from lesionkit.scenes.sampling import SceneParameters, draw
 
 AHEAD = 2  # chunks that each process may be ahead of the renderer
 
@@ -20,7 +20,7 @@ class WorkerError(RuntimeError):
 
 def draw_ahead(
     seed: int, chunks: Iterable[Sequence[int]], config: SceneConfig, workers: int = 0
-) -> Iterator[Drawn]:
+) -> Iterator[SceneParameters]:
     """`draw` for one chunk of numbers after the other; by as many processes as `workers` says, ahead of who asks.
     Raises WorkerError when one of them dies; the next stream begins with new ones."""
     if not workers:

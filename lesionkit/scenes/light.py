@@ -23,7 +23,7 @@ BLOTCH, MOTTLE, VESSEL, GRAIN = range(4)
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """Appearance of a scene; b×1 unless noted."""
 
     tissue: Tensor  # b×3 albedo
@@ -96,7 +96,7 @@ def place_on_wall(tube: Tube, points: Float[Tensor, "b 3 n"]) -> WallPlace:
     return WallPlace(torch.atan2(y, x) / 6.28318, z, x, y)
 
 
-def wall_texture(tube: Tube, look: Look, place: WallPlace, rate: float = 1.0) -> Float[Tensor, "b 4 n"]:
+def wall_texture(tube: Tube, look: Appearance, place: WallPlace, rate: float = 1.0) -> Float[Tensor, "b 4 n"]:
     """The noise channels on the wall; `rate` times as fine. They lie around the tube, and across it where the wall
     comes near the axis, as a blind end and high folds do: around it all would meet there in a star."""
     tiles_around = rate * 6.28318 * tube.radius / look.texture_mm
@@ -117,7 +117,7 @@ def wall_texture(tube: Tube, look: Look, place: WallPlace, rate: float = 1.0) ->
 
 
 def albedo(
-    tube: Tube, elements: Elements, look: Look, points: Float[Tensor, "b 3 n"], pixel_mm: Float[Tensor, "b n"]
+    tube: Tube, elements: Elements, look: Appearance, points: Float[Tensor, "b 3 n"], pixel_mm: Float[Tensor, "b n"]
 ) -> tuple[Float[Tensor, "b 3 n"], Tensor, Tensor]:
     """Surface colour, the instance number (b×n; i + 1 on lesion i, else 0), and the texture's fine grain."""
     place = place_on_wall(tube, points)
@@ -169,7 +169,7 @@ def radiance(
     normal: Float[Tensor, "b 3 n"],
     points: Float[Tensor, "b 3 n"],
     rotation: Float[Tensor, "b 3 3"],
-    look: Look,
+    look: Appearance,
     light: Light,
     grain: Float[Tensor, "b n"],
     open_: Float[Tensor, "b n"],

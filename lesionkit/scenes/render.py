@@ -1,6 +1,6 @@
 """Rendered endoluminal scenes with exact depth, masks and lesion sizes: the kit's embedded data.
 
-A camera inside a bent, folded tube; lesions as bumps on its wall; one lamp beside the lens. Every scene is drawn from
+A camera inside a bent, fused tube; lesions as bumps on its wall; one lamp beside the lens. Every scene is drawn from
 its own random stream, keyed by the seed and its number: scene 7 of seed 0 is the same picture whatever the batch, the
 device (up to rounding) or the number of scenes asked for.
 
@@ -24,7 +24,7 @@ from lesionkit.scenes import light as shading
 from lesionkit.scenes.config import MAX_ELEMENTS, SceneConfig
 from lesionkit.scenes.drawing_ahead import draw_ahead
 from lesionkit.scenes.march import coarse_to_fine, length_of, march, normals
-from lesionkit.scenes.sampling import Draw, Drawn, Rows, gather
+from lesionkit.scenes.sampling import Rows, SceneParameters, SceneSampler, gather
 from lesionkit.scenes.surface import Elements, Tube
 
 CHUNK = 16  # scenes rendered at a time: bounds the memory, and fits a processor's cache
@@ -133,17 +133,17 @@ def render_variants(
 ) -> Scenes:
     """One scene, number `number` of the stream `seed`, once under each configuration: what differs between the
     pictures is what differs between the configurations. For a handful of them; they are rendered in one go."""
-    draws = [Draw(np.random.default_rng([seed, number]), config) for config in configs]
+    draws = [SceneSampler(np.random.default_rng([seed, number]), config) for config in configs]
     return _render(gather(draws), size_px, resolve(str(device)))
 
 
 @torch.no_grad()
-def _render(drawn: Drawn, size_px: int, device: torch.device) -> Scenes:
+def _render(drawn: SceneParameters, size_px: int, device: torch.device) -> Scenes:
     tube, camera = _put(drawn.tube, Tube, device), _put(drawn.camera, imaging.Camera, device)
     rays = _camera_rays(camera, size_px)
     inside = imaging.aperture(camera, size_px, size_px)
     elements = _place_elements(drawn, tube, rays, inside)
-    look, light = _put(drawn.look, shading.Look, device), _put(drawn.light, shading.Light, device)
+    look, light = _put(drawn.look, shading.Appearance, device), _put(drawn.light, shading.Light, device)
     depth = coarse_to_fine(tube, elements, rays)
     points = (rays * depth[:, None]).flatten(2)
     pixel_mm = depth.flatten(1) * camera.tan_half_view * 2 / size_px
@@ -184,7 +184,7 @@ def _intrinsics(camera: imaging.Camera, size_px: int) -> Float[Tensor, "b 3 3"]:
     return matrix
 
 
-def _place_elements(drawn: Drawn, tube: Tube, rays: Tensor, inside: Tensor) -> Elements:
+def _place_elements(drawn: SceneParameters, tube: Tube, rays: Tensor, inside: Tensor) -> Elements:
     """Puts every element where a randomly chosen pixel meets the wall, so that it can be seen."""
     pixels = torch.from_numpy(drawn.candidates).to(rays.device)  # b×k×t×2 in [-1, 1], t tries for each element
     candidate = F.grid_sample(
@@ -205,7 +205,7 @@ def _place_elements(drawn: Drawn, tube: Tube, rays: Tensor, inside: Tensor) -> E
     return _build_elements(drawn, base, up, distance, good)
 
 
-def _build_elements(drawn: Drawn, base: Tensor, up: Tensor, distance: Tensor, good: Tensor) -> Elements:
+def _build_elements(drawn: SceneParameters, base: Tensor, up: Tensor, distance: Tensor, good: Tensor) -> Elements:
     device, height = base.device, drawn.shape["height"]
     shape = {name: torch.from_numpy(rows).to(device) for name, rows in drawn.shape.items()}
     # the lens cannot be inside a lesion: what sits close is kept small
@@ -230,7 +230,7 @@ def _columns(which: np.ndarray) -> tuple[int, ...]:
 
 
 def _visible_lesions(
-    drawn: Drawn, elements: Elements, instance: Tensor
+    drawn: SceneParameters, elements: Elements, instance: Tensor
 ) -> tuple[Tensor, tuple[tuple[Lesion, ...], ...]]:
     """Keeps of the instance map what is a lesion and can be seen, and lists those lesions."""
     counts = torch.stack([(instance == i + 1).sum(dim=(1, 2, 3)) for i in range(MAX_ELEMENTS)], dim=1)

@@ -12,7 +12,7 @@ SHAPE = ("radius", "aspect", "height", "lift", "lumps", "lump_phase", "turn")  #
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SceneParameters:
     """The random numbers of b scenes with k elements each: what the renderer puts on its device."""
 
     tube: Rows
@@ -34,19 +34,19 @@ class Drawn:
         return np.array(self.paris) != ""
 
 
-def draw(seed: int, numbers: Sequence[int], config: SceneConfig) -> Drawn:
+def draw(seed: int, numbers: Sequence[int], config: SceneConfig) -> SceneParameters:
     """The scenes with these numbers of the stream `seed`."""
-    return gather([Draw(np.random.default_rng([seed, number]), config) for number in numbers])
+    return gather([SceneSampler(np.random.default_rng([seed, number]), config) for number in numbers])
 
 
-def gather(draws: Sequence["Draw"]) -> Drawn:
+def gather(draws: Sequence["SceneSampler"]) -> SceneParameters:
     def rows(part: str) -> Rows:
         return {name: _rows([getattr(one, part)[name] for one in draws]) for name in getattr(draws[0], part)}
 
     def of_elements(name: str) -> np.ndarray:
         return np.array([[element[name] for element in one.elements] for one in draws])
 
-    return Drawn(
+    return SceneParameters(
         rows("tube"), rows("camera"), rows("look"), rows("light"),
         shape={name: of_elements(name).astype(np.float32) for name in SHAPE},
         candidates=_rows([one.candidates for one in draws]),
@@ -61,7 +61,7 @@ def _rows(values: list) -> np.ndarray:
     return rows if rows.ndim > 1 else rows[:, None]
 
 
-class Draw:
+class SceneSampler:
     """Every random number of one scene, drawn in a fixed order from the scene's own generator."""
 
     def __init__(self, rng: np.random.Generator, config: SceneConfig):
