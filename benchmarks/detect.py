@@ -28,8 +28,7 @@ import torch
 
 import lesionkit.detector as detector_module
 from lesionkit import datasets, fusion, scenes
-from lesionkit.detect import inputs
-from lesionkit.detect import job as detecting
+from lesionkit.detect import Job, find_inputs, outputs
 from lesionkit.detector import Detector
 from lesionkit.devices import resolve
 
@@ -82,14 +81,14 @@ def one_by_one(detector: Detector, paths: list[Path], out: Path) -> dict[str, fl
                 image = datasets.read_image(path)
             found = detector(image)
             _ = found.lesions  # the table of detections.json
-            detecting.write_pictures(out, path.stem, found)
+            outputs.write(out, path.stem, found)
     rest = clock.seconds["all"] - sum(clock.seconds[name] for name in PHASES[:-1])
     return {**{name: clock.seconds[name] for name in PHASES[:-1]}, PHASES[-1]: rest}
 
 
 def as_the_command(detector: Detector, folder: Path, out: Path) -> list[dict[str, Any]]:
     """What `lesionkit detect` does after it has loaded the weights."""
-    return detecting.Job(detector, out, lambda text: None).run(inputs.find_inputs([str(folder)], out))
+    return Job(detector, out, lambda text: None).run(find_inputs([str(folder)], out))
 
 
 def measure(detector: Detector, count: int, repeats: int) -> dict[str, Any]:

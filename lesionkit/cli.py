@@ -112,33 +112,28 @@ def detect(
     (NNNNNN counts frames from 0), and detections.json. Of two inputs with one stem the second is called
     STEM_FOLDER.
     """
-    from lesionkit.detect import inputs as finding
-    from lesionkit.detect import job as detecting
+    from lesionkit.detect import InputFile, Job, UsageError, find_inputs
 
     folder = Path(out)
-    with _exit_with(2, finding.UsageError):
+    with _exit_with(2, UsageError):
         _check_detect(folder, weights, threshold)
-        found = finding.find_inputs(inputs, folder)
-        job = detecting.Job(
-            _detector(weights, threshold, device), folder, lambda text: click.echo(text, err=True)
-        )
+        found = find_inputs(inputs, folder)
+        job = Job(_detector(weights, threshold, device), folder, lambda text: click.echo(text, err=True))
         _make(folder)
     for source in found:
-        if isinstance(source, finding.InputFile) and source.stem != source.path.stem:
+        if isinstance(source, InputFile) and source.stem != source.path.stem:
             click.echo(f"{source.input} is written as {source.stem}, its own name is taken", err=True)
     try:
         with _exit_with(1, OSError):
             job.run(found, every)
     except KeyboardInterrupt:
-        click.echo(
-            f"interrupted; {len(job.entries)} finished entries: {folder / 'detections.json'}", err=True
-        )
+        click.echo(f"interrupted; {len(job.entries)} finished entries: {folder / 'detections.json'}", err=True)
         raise SystemExit(130) from None
     _summary(job.entries, folder)
 
 
 def _check_detect(folder: Path, weights: str, threshold: float | None) -> None:
-    from lesionkit.detect.inputs import UsageError
+    from lesionkit.detect import UsageError
 
     if threshold is not None and not 0 < threshold < 1:  # also refuses nan
         raise UsageError(f"--threshold is {threshold}, but must lie between 0 and 1, both excluded")
@@ -158,13 +153,12 @@ def _detector(weights: str, threshold: float | None, device: str) -> Any:
     with _exit_with(2, devices.DeviceError, WeightsError):
         devices.resolve(device)
         detector = Detector.from_pretrained(weights, device=device).fuse()
-    if threshold is not None:
-        detector.threshold = threshold
+    detector.threshold = threshold or detector.threshold
     return detector
 
 
 def _make(folder: Path) -> None:
-    from lesionkit.detect.inputs import UsageError
+    from lesionkit.detect import UsageError
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,12 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and values as JSON knows them."""
 
 import hashlib
+import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -15,3 +19,27 @@ def write_bytes(path: Path, content: bytes) -> None:
         neighbour.replace(path)
     finally:
         neighbour.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Write JSON in one step: a reader sees the old file or the whole new one, never a half."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode(errors="backslashreplace"))  # a file name that is no UTF-8 becomes JSON's own escape
+    return path
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON knows it. Floats keep every digit: equal runs must give equal records."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy's arrays and numbers, torch's tensors
+        return plain(value.tolist())
+    raise TypeError(
+        f"a record cannot hold a {type(value).__name__} ({value!r:.80}); paths go to run.note(...)"
+    )

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lesionkit.detect import job as detecting
-from lesionkit.detect.inputs import RESULTS, Failure, InputFile, UsageError, find_inputs
+from lesionkit.detect import Failure, InputFile, Job, UsageError, find_inputs, reading
+from lesionkit.detect.outputs import RESULTS
 
 SIZE_HW = (20, 30)
 
@@ -57,7 +57,7 @@ def video(path: Path, frames: int) -> Path:
 
 def detect(out: Path, *arguments, detector=Found, every=25) -> list[dict]:
     found = find_inputs([str(argument) for argument in arguments], out)
-    return detecting.Job(detector, out, echo=lambda text: None).run(found, every)
+    return Job(detector, out, echo=lambda text: None).run(found, every)
 
 
 def stems(found) -> list[str]:
@@ -369,13 +369,13 @@ def test_reading_goes_on_while_the_model_works():
     """The model waits for a later image to be read: alone, reading in turn would never get there."""
     third = threading.Event()
 
-    def reading():
+    def images():
         for number in range(5):
             if number == 3:
                 third.set()
-            yield detecting.Item(str(number), "", None, "", 0.0)
+            yield reading.Item(str(number), "", None, "", 0.0)
 
-    items = detecting.read_ahead(reading(), depth=3)
+    items = reading.read_ahead(images(), depth=3)
     assert next(items).input == "0"
     assert third.wait(timeout=5)
     time.sleep(0.01)

@@ -1,1 +1,7 @@
-"""Detection over many inputs: files and videos in, pictures and tables out."""
+"""Detection over many inputs: files and videos in, pictures and one detections.json out."""
+
+from lesionkit.detect.inputs import Failure, InputFile, UsageError, find_inputs
+from lesionkit.detect.job import Job
+from lesionkit.detect.outputs import OUTPUTS, Output
+
+__all__ = ["OUTPUTS", "Failure", "InputFile", "Job", "Output", "UsageError", "find_inputs"]

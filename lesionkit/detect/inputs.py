@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesionkit.datasets import samples as datasets
+from lesionkit import datasets
+from lesionkit.detect.outputs import ENDINGS, PAIR, RESULTS
 
 VIDEOS = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".wmv")
 IMAGES = (*datasets.SUFFIXES, ".webp")
-OUTPUTS = ("_mask.png", "_overlay.jpg")
-RESULTS = "detections.json"
 FRAME = re.compile(r"_\d{6,}$")
 
 
@@ -107,7 +106,7 @@ def _is_medium(path: Path) -> bool:
 
 def _is_output(path: Path, out: Path) -> bool:
     """Whether a file is the result of an earlier call into the same folder."""
-    called_so = path.name.endswith(OUTPUTS) and path.resolve().parent == out.resolve()
+    called_so = path.name.endswith(ENDINGS) and path.resolve().parent == out.resolve()
     return called_so and (out / RESULTS).is_file()
 
 
@@ -150,9 +149,9 @@ def _check_overwrites(sources: Iterable[InputFile], inputs: set[Path], out: Path
     for source in sources:
         beside = source.path.resolve().parent == folder
         for stem in _result_stems(source, present):
-            there = [f"{stem}{ending}" for ending in OUTPUTS if f"{stem}{ending}" in present]
-            ours = len(there) == len(OUTPUTS) and (RESULTS in present or not beside)
-            for name in there:
+            pair = all(f"{stem}{ending}" in present for ending in PAIR)
+            ours = pair and (RESULTS in present or not beside)
+            for name in (f"{stem}{ending}" for ending in ENDINGS if f"{stem}{ending}" in present):
                 if not ours or folder / name in inputs:
                     raise UsageError(f"{folder / name} exists and a result would overwrite it: give another --out")
 
@@ -170,5 +169,5 @@ def _result_stems(source: InputFile, present: set[str]) -> set[str]:
     """What results of a source are called; of a video's frames those whose names are taken."""
     if source.path.suffix.lower() not in VIDEOS:
         return {source.stem}
-    frame = re.compile(rf"({re.escape(source.stem)}_\d{{6,}})(?:{'|'.join(map(re.escape, OUTPUTS))})")
+    frame = re.compile(rf"({re.escape(source.stem)}_\d{{6,}})(?:{'|'.join(map(re.escape, ENDINGS))})")
     return {match[1] for name in present if (match := frame.fullmatch(name))}

@@ -40,7 +40,7 @@ from lesionkit.runs.parameters import (
     quick,
     smoke,
 )
-from lesionkit.files import write_bytes
+from lesionkit.files import plain, write_bytes, write_json
 
 __all__ = [
     "CHECKPOINT",
@@ -227,32 +227,6 @@ def _noted(run: Run, what: str, which: str) -> str:
 
 
 # --- records -------------------------------------------------------------------------------------------
-
-
-def write_json(path: Path, content: Any) -> Path:
-    """Write JSON in one step: a reader sees the old file or the whole new one, never a half."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_bytes(path, text.encode(errors="backslashreplace"))  # a file name that is no UTF-8 becomes JSON's own escape
-    return path
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON knows it. Floats keep every digit: equal runs must give equal records."""
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, torch.Tensor):
-        return plain(value.detach().cpu().tolist())
-    if isinstance(value, (np.ndarray, np.generic)):
-        return plain(value.tolist())
-    raise TypeError(
-        f"a record cannot hold a {type(value).__name__} ({value!r:.80}); paths go to run.note(...)"
-    )
 
 
 def versions() -> dict[str, str]:
