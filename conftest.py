@@ -23,9 +23,10 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Runs of notebooks go to a temporary folder: kernels that nbval starts inherit the variable."""
+    """Notebooks run in `smoke` and into a temporary folder: kernels that nbval starts inherit both variables."""
     config.lesionkit_runs = tempfile.mkdtemp(prefix="lesionkit-runs-")
     os.environ["LESIONKIT_RUNS"] = config.lesionkit_runs
+    os.environ.setdefault("LESIONKIT_PROFILE", "smoke")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
