@@ -20,9 +20,8 @@ import filelock
 import nbformat
 
 from lesionkit import devices
-from lesionkit.runs import clean
 from lesionkit.datasets import samples as datasets
-from lesionkit.runs import parameters
+from lesionkit.runs import clean, parameters
 from lesionkit.runs import records as runs
 from lesionkit.runs.parameters import EXTRA_NOTEBOOKS, NOTEBOOKS, ParameterError
 from lesionkit.runs.planning import Plan, RunOptions, read_record, validate_options

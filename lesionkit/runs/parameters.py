@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lesionkit import devices
-from lesionkit.datasets import samples as datasets
 from lesionkit.datasets import depth as depth_datasets
+from lesionkit.datasets import samples as datasets
 
 NOTEBOOKS = ("01_data", "02_depth", "03_segmentation", "04_loss_ablation", "05_evaluation")
 EXTRA_NOTEBOOKS = ("explore",)

@@ -8,8 +8,6 @@
 """
 
 import hashlib
-import json
-import math
 import os
 import platform
 import sys
@@ -21,13 +19,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from lesionkit import devices
 from lesionkit.datasets import samples as datasets
 from lesionkit.depth import DepthNet
 from lesionkit.detector import Detector, load_depth
+from lesionkit.files import plain, write_bytes, write_json
 from lesionkit.runs.parameters import (
     EXTRA_NOTEBOOKS,
     EXTRAS,
@@ -40,7 +38,6 @@ from lesionkit.runs.parameters import (
     quick,
     smoke,
 )
-from lesionkit.files import plain, write_bytes, write_json
 
 __all__ = [
     "CHECKPOINT",
