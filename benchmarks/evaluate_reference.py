@@ -14,6 +14,7 @@ on the images of other hospitals that are below LESIONKIT_DATA (ETIS-LaribPolypD
 them, and what shows one polyp is not known, so that intervals are too narrow.
 """
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,13 +23,17 @@ import numpy as np
 import pandas as pd
 import report
 from scipy.stats import binomtest
-from splits import MEASURED, samples_of, videos_of
 
 from lesionkit import datasets, fusion, metrics
 from lesionkit.detector import Detector
-from lesionkit.frames import Frames, join, lesion_free_crops, lesion_free_mirrors, lesion_mirrors, real_frames
+from lesionkit.frames import Frames, join, lesion_free_crops, real_frames
 from lesionkit.metrics import claims
 from lesionkit.scenes import SceneConfig, stream_scenes
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "recipes" / "reference"))
+
+from mirrors import lesion_free_mirrors, lesion_mirrors
+from splits import MEASURED, samples_of, videos_of
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 SCENES = 100

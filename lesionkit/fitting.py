@@ -16,11 +16,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from lesionkit.files import write_bytes
+from lesionkit.preprocess import resize
 
 Batch = dict[str, Tensor]
 Objective = Callable[[nn.Module, Batch], Tensor]
@@ -164,16 +164,15 @@ def rescaled(augment: Callable[[Batch], Batch] | None, sizes_px: tuple[int, ...]
     if not sizes_px:
         return augment
 
-    def resize(batch: Batch) -> Batch:
+    def rescale(batch: Batch) -> Batch:
         batch = augment(batch) if augment else batch
         size_px = sizes_px[int(torch.randint(len(sizes_px), ()))]
         if size_px == batch["image"].shape[-1]:
             return batch
-        smooth = {"mode": "bilinear", "align_corners": False, "antialias": True}
-        how = {name: smooth if name == "image" else {"mode": "nearest-exact"} for name in batch}
-        return {name: F.interpolate(value, size=(size_px, size_px), **how[name]) for name, value in batch.items()}
+        modes = {name: "bilinear" if name == "image" else "nearest-exact" for name in batch}
+        return {name: resize(value, size_px, modes[name]) for name, value in batch.items()}
 
-    return resize
+    return rescale
 
 
 def make_accelerator(device: torch.device | str, precision: str = "fp32") -> Accelerator:

@@ -1,19 +1,19 @@
-"""Step [8]: from a raw frame to the image that the networks see. Kornia, on the image's own device.
+"""Step [8] of docs/method.md: from a raw frame to the image that the networks see. Kornia, on the image's own device.
 
 Letters: b images, h × w pixels, s = size_px. Images are float32 RGB in [0, 1] on the way in and on the way out; the
 mean and standard deviation that a network wants belong inside its encoder.
 
-The order is fixed: find the field of view, crop and resize to it, even out exposure and colour, soften the
-specular highlights. What is done to the illumination is deliberately *global*: one gain and one tint for the whole
-image. Under a lamp at the camera, local brightness falls with the squared distance; flattening it locally would
-erase the very cue that the depth network reads.
+The order is fixed, and that of this file: find the field of view, crop and resize to it, even out exposure and
+colour, soften the specular highlights. What is done to the illumination is deliberately *global*: one gamma and one
+tint for the whole image. Under a lamp at the camera, local brightness falls with the squared distance; flattening it
+locally would erase the very cue that the depth network reads.
 """
 
 from dataclasses import dataclass
 
 import kornia
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -56,6 +56,9 @@ def check(image: Tensor, size_px: int) -> None:
         raise PreprocessError(f"image values run from {low:.3g} to {high:.3g}: give floats in [0, 1] without NaN")
 
 
+# --- the field of view, and the size
+
+
 def view_box(image: Float[Tensor, "b 3 h w"], share: float = 0.06) -> Int[Tensor, "b 4"]:
     """The field of view: x, y, width, height of the rows and columns of which at least `share` is not dark.
 
@@ -74,15 +77,23 @@ def view_box(image: Float[Tensor, "b 3 h w"], share: float = 0.06) -> Int[Tensor
     return torch.stack([x, y, width, height], dim=1)
 
 
-def crop_resize(image: Float[Tensor, "b c h w"], box: Int[Tensor, "b 4"], size_px: int) -> Float[Tensor, "b c s s"]:
-    """Each image cut to its box and resized to a square; area interpolation, which does not alias when shrinking."""
-    parts = []
-    for one, (x, y, width, height) in zip(image, box.tolist(), strict=True):
-        part = one[None, :, y : y + height, x : x + width]
-        shrinks = min(width, height) >= size_px
-        options = {"mode": "area"} if shrinks else {"mode": "bilinear", "align_corners": False, "antialias": True}
-        parts.append(F.interpolate(part, size=(size_px, size_px), **options))
-    return torch.cat(parts)
+def crop_resize(
+    image: Float[Tensor, "b c h w"], box: Int[Tensor, "b 4"], size_px: int, mode: str = "area"
+) -> Float[Tensor, "b c s s"]:
+    """Each image cut to its box and resized to a square; `mode` as in `resize`."""
+    boxes = zip(image, box.tolist(), strict=True)
+    parts = [one[None, :, y : y + height, x : x + width] for one, (x, y, width, height) in boxes]
+    return torch.cat([resize(part, size_px, mode) for part in parts])
+
+
+def resize(maps: Float[Tensor, "b c h w"], size_px: int, mode: str = "area") -> Float[Tensor, "b c s s"]:
+    """To a square. mode: "area", which does not alias when shrinking, and where a side grows is "bilinear";
+    "bilinear", with antialiasing; "nearest-exact" for depth and masks: a mean of two depths is a depth where nothing
+    is."""
+    if mode == "area" and min(maps.shape[2:]) < size_px:
+        mode = "bilinear"
+    smooth = {"align_corners": False, "antialias": True} if mode == "bilinear" else {}
+    return F.interpolate(maps, size=(size_px, size_px), mode=mode, **smooth)
 
 
 def view_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
@@ -98,23 +109,26 @@ def view_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
         before = bright.cummax(dim=axis).values
         after = bright.flip(axis).cummax(dim=axis).values.flip(axis)
         between = between * before * after
-    return _closed(between)
+    return close_gaps(between)
 
 
-def _closed(mask: Float[Tensor, "b 1 h w"], side_px: int = 9) -> Float[Tensor, "b 1 h w"]:
+def close_gaps(mask: Float[Tensor, "b 1 h w"], side_px: int = 9) -> Float[Tensor, "b 1 h w"]:
     """Morphological closing: a dark lumen that runs out of the frame leaves thin gaps, which are filled."""
-    around = [2 * (side_px // 2)] * 4  # room to grow beyond the frame, or the edge would shrink back less than it grew
-    grown = _largest_around(F.pad(mask, around), side_px)
-    shrunk = -_largest_around(-grown, side_px)
-    return F.pad(shrunk, [-room for room in around])
+    margin = [2 * (side_px // 2)] * 4  # beyond the frame, or the edge would shrink back less than it grew
+    dilated = dilate(F.pad(mask, margin), side_px)
+    eroded = -dilate(-dilated, side_px)
+    return F.pad(eroded, [-width for width in margin])
 
 
-def _largest_around(maps: Float[Tensor, "b 1 h w"], side_px: int) -> Float[Tensor, "b 1 h w"]:
+def dilate(maps: Float[Tensor, "b 1 h w"], side_px: int) -> Float[Tensor, "b 1 h w"]:
     """The maximum over the square of `side_px` (odd) around each pixel: along the columns, then along the rows, which
     is the same and several times as fast."""
     half = side_px // 2
-    along = F.max_pool2d(maps, (side_px, 1), stride=1, padding=(half, 0))
-    return F.max_pool2d(along, (1, side_px), stride=1, padding=(0, half))
+    columns = F.max_pool2d(maps, (side_px, 1), stride=1, padding=(half, 0))
+    return F.max_pool2d(columns, (1, side_px), stride=1, padding=(0, half))
+
+
+# --- illumination
 
 
 def even_exposure(image: Float[Tensor, "b 3 h w"], view: Float[Tensor, "b 1 h w"], target: float = 0.45) -> Tensor:
@@ -139,6 +153,14 @@ def even_colour(image: Float[Tensor, "b 3 h w"], view: Float[Tensor, "b 1 h w"],
     return (image * factor).clamp(0, 1)
 
 
+def _view_mean(image: Tensor, view: Tensor) -> Tensor:
+    total = (image * view).sum(dim=(2, 3), keepdim=True)
+    return total / view.sum(dim=(2, 3), keepdim=True).clamp_min(1)
+
+
+# --- specular highlights
+
+
 def highlight_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
     """1 on specular highlights and a rim of two pixels: bright, colourless, and brighter than the tissue around."""
     low, high = image.amin(dim=1, keepdim=True), image.amax(dim=1, keepdim=True)
@@ -146,7 +168,7 @@ def highlight_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
     around = kornia.filters.box_blur(torch.cat([low * seen, seen], dim=1), (15, 15))
     level = around[:, :1] / around[:, 1:].clamp_min(1e-3)
     spot = ((low > 0.62) & (high - low < 0.3) & (low > level + 0.08)).float()
-    return _largest_around(spot, 5) * seen
+    return dilate(spot, 5) * seen
 
 
 def soften_highlights(image: Float[Tensor, "b 3 h w"], view: Float[Tensor, "b 1 h w"]) -> Tensor:
@@ -159,115 +181,3 @@ def soften_highlights(image: Float[Tensor, "b 3 h w"], view: Float[Tensor, "b 1 
     filled = blurred[:, :3] / blurred[:, 3:].clamp_min(1e-6)
     soft = kornia.filters.box_blur(spots, (3, 3)) * view  # no hard rim around what was filled
     return torch.lerp(image, filled, soft).clamp(0, 1)
-
-
-def _view_mean(image: Tensor, view: Tensor) -> Tensor:
-    total = (image * view).sum(dim=(2, 3), keepdim=True)
-    return total / view.sum(dim=(2, 3), keepdim=True).clamp_min(1)
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """What training images are varied by; probabilities and ranges."""
-
-    degrees: float = 180.0  # there is no up in a colon
-    scale: tuple[float, float] = (0.75, 1.3)
-    brightness: float = 0.2
-    contrast: float = 0.2
-    saturation: float = 0.25
-    hue: float = 0.03
-    blur: float = 0.2  # probability
-    illumination: float = 0.0  # probability of light that falls off towards one side
-    jpeg: float = 0.0  # probability; the JPEG codec is slow on a CPU
-    padding: str = "zeros"  # what a warp lays bare; "reflection" shows the frame's own tissue there, lesions included
-    mix: float = 0.0  # share of the images that get a rectangle of another one, see `cut_mix`
-
-
-class Augment(torch.nn.Module):
-    """Geometry for an image and its maps together, colour for the image alone.
-
-    Call with the image b×3×h×w and any number of maps b×1×h×w (mask, depth, view); returns them in that order.
-    Where a warp opens a corner, image and maps are 0, or mirrored (`AugmentConfig.padding`). Random numbers come from
-    torch's global generator.
-    """
-
-    def __init__(self, config: AugmentConfig | None = None):
-        super().__init__()
-        config = config or AugmentConfig()
-        A = kornia.augmentation
-        stages = [
-            A.RandomHorizontalFlip(p=0.5),
-            A.RandomVerticalFlip(p=0.5),
-            A.RandomAffine(config.degrees, translate=(0.08, 0.08), scale=config.scale, p=0.9,
-                           padding_mode=config.padding),
-            *colour_stages(config),
-        ]
-        if config.illumination:
-            stages.append(A.RandomLinearIllumination(gain=(0.05, 0.3), p=config.illumination))
-        if config.jpeg:
-            stages.append(A.RandomJPEG(jpeg_quality=(40.0, 95.0), p=config.jpeg))
-        self.stages, self.mix = A.AugmentationSequential(*stages, data_keys=None), config.mix
-
-    def forward(self, image: Tensor, *maps: Tensor) -> list[Tensor]:
-        # every map goes in as a mask: warped with the image, nearest, never colour-jittered
-        image, *maps = self.stages(image, *maps, data_keys=["image"] + ["mask"] * len(maps))
-        together = [image.clamp(0, 1), *maps]
-        return cut_mix(together, self.mix) if self.mix else together
-
-
-def colour_stages(config: AugmentConfig) -> list[torch.nn.Module]:
-    """What changes the image alone and leaves everything where it is: colours and blur."""
-    jitter = kornia.augmentation.ColorJitter(
-        config.brightness, config.contrast, config.saturation, config.hue, p=0.9
-    )
-    return [jitter, kornia.augmentation.RandomGaussianBlur((5, 5), (0.3, 1.5), p=config.blur)]
-
-
-class Views(torch.nn.Module):
-    """What a long depth training varies frames by: the eight symmetries of a square; most frames with a round or
-    octagonal opening cut to the square within, as many archives show them, some full ones to a part; colours and blur
-    of the image alone, by `config`, whose geometry is not used.
-
-    Call with the image b×3×s×s and maps b×1×s×s, the view last; returns them in that order. A frame is full when
-    97 % of it is view. Random numbers come from torch's global generator.
-    """
-
-    INNER, CUT, ZOOMED, SMALLEST = 0.7, 0.6, 0.3, 0.75  # side of the inner square; shares; least side of a full frame
-
-    def __init__(self, config: AugmentConfig | None = None):
-        super().__init__()
-        self.colours = torch.nn.Sequential(*colour_stages(config or AugmentConfig()))
-
-    def forward(self, image: Tensor, *maps: Tensor) -> list[Tensor]:
-        theta = self.transforms(maps[-1].mean((1, 2, 3)).cpu() > 0.97).to(image.device)
-        grid = F.affine_grid(theta, list(image.shape), align_corners=False)
-        how = {"padding_mode": "border", "align_corners": False}
-        image = F.grid_sample(image, grid, mode="bilinear", **how)
-        moved = F.grid_sample(torch.cat(maps, 1), grid, mode="nearest", **how)
-        return [self.colours(image).clamp(0, 1), *moved.split(1, 1)]
-
-    def transforms(self, full: Bool[Tensor, " b"]) -> Float[Tensor, "b 2 3"]:
-        """For `affine_grid`: which part of its frame each view is, and which way round; full: no dark surround."""
-        b = len(full)
-        inner = ~full & (torch.rand(b) < self.CUT)
-        part = torch.where(torch.rand(b) < self.ZOOMED, torch.empty(b).uniform_(self.SMALLEST, 1), 1.0)
-        side = torch.where(inner, self.INNER, part)
-        x, y = (torch.randint(0, 2, (2, b)) * 2 - 1) * side
-        turned = torch.rand(b) < 0.5
-        rows = torch.where(turned, torch.stack([0 * x, x, y, 0 * y]), torch.stack([x, 0 * x, 0 * y, y]))
-        reach = torch.where(inner, 0.15, 0.7) * (1 - side)  # an inner square stays near the middle
-        return torch.cat([rows.T.reshape(b, 2, 2), ((torch.rand(b, 2) * 2 - 1) * reach[:, None])[:, :, None]], 2)
-
-
-def cut_mix(together: list[Float[Tensor, "b _ h w"]], share: float) -> list[Tensor]:
-    """Into a `share` of the images of a batch a rectangle of the image before it, with all its maps (CutMix, Yun et
-    al., ICCV 2019): a lesion cannot be known by the rest of its frame. The rectangles have 8 to 50 % of the area, less
-    what lies outside the frame."""
-    b, _, h, w = together[0].shape
-    area, aspect = torch.empty(b, 1, 1, 1).uniform_(0.08, 0.5), torch.empty(b, 1, 1, 1).uniform_(-0.5, 0.5).exp()
-    rows, columns = ((torch.arange(n) + 0.5) / n for n in (h, w))
-    y, x, chosen = torch.rand(3, b, 1, 1, 1)
-    across = (columns - x).abs() < (area / aspect).sqrt() / 2  # b×1×1×w
-    down = (rows[:, None] - y).abs() < (area * aspect).sqrt() / 2  # b×1×h×1
-    inside = (across & down & (chosen < share)).to(together[0].device)
-    return [torch.where(inside, values.roll(1, dims=0), values) for values in together]

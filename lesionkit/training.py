@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lesionkit import losses
+from lesionkit.augment import Augment, AugmentConfig
 from lesionkit.depth import DepthMaps, DepthNet
 from lesionkit.fitting import Batch, History, Objective, TrainConfig, TrainingError, ablation_config, fit
 from lesionkit.frames import Frames
-from lesionkit.preprocess import Augment, AugmentConfig
 from lesionkit.segmentation import DepthGuidedSegmenter, draw_donors
 
 __all__ = [
@@ -59,7 +59,7 @@ def segmentation_objective(loss: Callable[[Tensor, Tensor], Tensor]) -> Objectiv
 
 
 def augmented(stages: nn.Module) -> Callable[[Batch], Batch]:
-    """`preprocess.Augment` on a batch: image and whatever maps it has (mask, depth, view) together."""
+    """`augment.Augment` on a batch: image and whatever maps it has (mask, depth, view) together."""
 
     def augment(batch: Batch) -> Batch:
         maps = [name for name in ("mask", "depth", "view") if name in batch]
@@ -108,20 +108,14 @@ def train_depth(
     stages: nn.Module | None = None,
     **how,
 ) -> tuple[DepthNet, History]:
-    """A depth network on rendered scenes: frames, or what `frames.depth_frames` gives, or a function that gives it for
+    """A depth network on rendered scenes: frames, or the tensors named DEPTH_NAMES, or a function that gives these for
     an epoch. `net` trains one further, in place. stages: what varies image, depth and view together, else
     `Augment(DEPTH_AUGMENT)`. `how` goes on to `fit`."""
     torch.manual_seed(config.seed)
     net = net or DepthNet()
     data = {name: getattr(frames, name) for name in DEPTH_NAMES} if isinstance(frames, Frames) else frames
     vary, label = augmented(stages or Augment(DEPTH_AUGMENT)), f"depth, {stages}" if stages else "depth"
-    return net, fit(net, data, depth_objective, config, device, lambda b: vary(unpacked(b)), label=label, **how)
-
-
-def unpacked(batch: Batch) -> Batch:
-    """Floats again of what `frames.depth_frames` keeps in few bytes; float32 stays as it is."""
-    whole = {name: value.float() for name, value in batch.items()}
-    return {**whole, "image": whole["image"] / 255} if batch["image"].dtype == torch.uint8 else whole
+    return net, fit(net, data, depth_objective, config, device, vary, label=label, **how)
 
 
 def train_segmenter(
@@ -132,11 +126,11 @@ def train_segmenter(
     device: torch.device | str = "cpu",
     guidance: str = "depth",
     segmenter: DepthGuidedSegmenter | None = None,
-    variation: AugmentConfig | None = None,
+    stages: nn.Module | None = None,
     **how,
 ) -> tuple[DepthGuidedSegmenter, History]:
-    """A segmenter guided by `depth` (one map per frame); `segmenter` trains one further, in place. variation: what the
-    augmentation does, else its defaults.
+    """A segmenter guided by `depth` (one map per frame); `segmenter` trains one further, in place. stages: what varies
+    image, mask and depth together, else `Augment()`.
 
     Whatever the guidance and the loss, the same seed gives the same initial weights, order of samples and augmentation:
     arms differ in what is asked about, and in nothing else. `how` goes on to `fit`.
@@ -144,7 +138,7 @@ def train_segmenter(
     torch.manual_seed(config.seed)
     segmenter = segmenter or DepthGuidedSegmenter(guidance)
     data = {"image": frames.image, "mask": frames.mask, "depth": depth}
-    augment, label = augmented(Augment(variation)), f"{losses.label(loss)}, guidance {guidance}, {variation}"
+    augment, label = augmented(stages or Augment()), f"{losses.label(loss)}, guidance {guidance}, {stages}"
     return segmenter, fit(segmenter, data, segmentation_objective(loss), config, device, augment, label=label, **how)
 
 

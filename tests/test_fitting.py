@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from lesionkit import fitting
+from lesionkit.augment import Augment
 from lesionkit.fitting import TrainConfig, TrainingError, fit
 from lesionkit.losses import binary_cross_entropy
-from lesionkit.preprocess import Augment
 from lesionkit.training import augmented
 
 CONFIG = TrainConfig(epochs=3, batch_size=4, learning_rate=1e-2, precision="fp32", seed=0)

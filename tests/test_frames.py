@@ -6,22 +6,9 @@ import pytest
 import torch
 
 from lesionkit import frames as room
-from lesionkit import training
-from lesionkit.frames import (
-    Frames,
-    crop_nearest,
-    depth_frames,
-    fresh_depth_frames,
-    join,
-    lesion_free_crops,
-    lesion_free_mirrors,
-    lesion_mirrors,
-    load_frames,
-    rendered_frames,
-)
-from lesionkit.preprocess import preprocess, view_box
+from lesionkit.frames import Frames, join, lesion_free_crops, load_frames, rendered_frames
+from lesionkit.preprocess import crop_resize, preprocess, view_box
 from lesionkit.scenes import SceneConfig, render_scenes, stream_scenes
-from lesionkit.scenes import cache as scene_cache
 
 SIZE = 64
 
@@ -75,18 +62,9 @@ def test_rendered_frames_are_the_scenes_seen_through_preprocessing(some):
     torch.testing.assert_close(some.view, seen.view)
     assert some.lesions == scenes.lesions
     box = view_box(scenes.image)
-    assert torch.equal(some.mask, crop_nearest(scenes.mask, box, SIZE))
+    assert torch.equal(some.mask, crop_resize(scenes.mask, box, SIZE, "nearest-exact"))
     assert set(some.depth.unique().tolist()) <= set(scenes.depth.unique().tolist())  # no mixed depths
     assert set(some.mask.unique().tolist()) == {0.0, 1.0}
-
-
-def test_crop_nearest_places_pixels_as_the_images_crop_does():
-    maps = torch.zeros(1, 1, 80, 100)
-    maps[..., 24:32, 40:52] = 5
-    small = crop_nearest(maps, torch.tensor([[20, 8, 64, 64]]), 32)[0, 0]
-    assert sorted(small.unique().tolist()) == [0, 5]
-    assert (small[8:12, 10:16] == 5).all()
-    assert small.sum() == 5 * 4 * 6
 
 
 def test_has_lesion(some):
@@ -145,10 +123,9 @@ def _painted(some: Frames) -> Frames:
     return Frames(image, image, some.mask, torch.ones_like(some.mask), some.names, some.depth, some.lesions)
 
 
-@pytest.mark.parametrize("take", [lesion_free_crops, lesion_free_mirrors])
-def test_lesion_free_crops_and_mirrors_show_no_lesion(some, take):
+def test_lesion_free_crops_show_no_lesion(some):
     """Not a trace of the lesions' blue may be in them."""
-    free = take(_painted(some), 4, seed=0)
+    free = lesion_free_crops(_painted(some), 4, seed=0)
     assert 0 < len(free) <= 4
     assert free.mask.sum() == 0
     assert not free.has_lesion.any()
@@ -159,56 +136,6 @@ def test_lesion_free_crops_and_mirrors_show_no_lesion(some, take):
     assert free.image.shape[2:] == some.image.shape[2:]
 
 
-def test_a_mirror_is_half_of_a_frame_and_its_reflection(some):
-    painted = _painted(some)
-    for free in (lesion_free_mirrors(painted, 6, seed=s)[i : i + 1] for s in range(3) for i in range(2)):
-        source = painted.image[painted.names.index(free.names[0].removesuffix("-mirror"))]
-        halves = [source[:, : SIZE // 2], source[:, SIZE // 2 :], source[..., : SIZE // 2], source[..., SIZE // 2 :]]
-        image = free.image[0]
-        symmetric = [dim for dim in (1, 2) if torch.equal(image, image.flip(dim))]
-        assert symmetric
-        dim = symmetric[0]
-        parts = image.split(SIZE // 2, dim)
-        assert any(torch.equal(part, half) for part in parts for half in halves if half.shape == part.shape)
-
-
-def test_lesion_mirrors_hold_every_lesion_twice():
-    mask = torch.zeros(3, 1, SIZE, SIZE)
-    mask[0, :, 10:20, 40:60] = 1  # up on the right
-    mask[1, :, 10:20, 4:60] = 1  # across, but in the upper half
-    mask[2, :, 20:44, 20:44] = 1  # in the middle: no half holds it
-    image = mask.repeat(1, 3, 1, 1)
-    found = lesion_mirrors(Frames(image, image, mask, torch.ones_like(mask), ("a", "b", "c")))
-    assert found.names == ("a-mirror", "b-mirror")
-    assert found.mask.flatten(1).sum(1).tolist() == [2 * 200, 2 * 560]
-    assert torch.equal(found.image[:, :1], found.mask)
-
-
-@pytest.mark.parametrize("take", [lesion_free_crops, lesion_free_mirrors])
-def test_frames_filled_by_lesions_give_none(some, take):
+def test_frames_filled_by_lesions_give_none(some):
     full = Frames(some.raw, some.image, torch.ones_like(some.mask), some.view, some.names)
-    assert len(take(full, 4)) == 0
-
-
-def test_depth_frames_are_the_frames_of_the_training_stream(tmp_path, monkeypatch):
-    monkeypatch.setattr(scene_cache, "default_folder", lambda: tmp_path)
-    configs = SceneConfig.basic(), SceneConfig.standard()
-    data = depth_frames([(config, 3, seed) for seed, config in enumerate(configs)], 32)
-    wanted = join([rendered_frames("train", 3, 32, seed, config) for seed, config in enumerate(configs)])
-    assert {name: value.dtype for name, value in data.items()} == {
-        "image": torch.uint8, "depth": torch.float16, "view": torch.bool,
-    }  # fmt: skip
-    for name, values in training.unpacked(data).items():
-        torch.testing.assert_close(values, getattr(wanted, name), rtol=1e-3, atol=0.5001 / 255)
-
-
-def test_depth_frames_straight_from_the_renderer_are_the_next_of_the_same_stream(tmp_path, monkeypatch):
-    monkeypatch.setattr(scene_cache, "default_folder", lambda: tmp_path)
-    wanted = [(SceneConfig.basic(), 3, 0), (SceneConfig.hard(), 2, 1)]
-    kept = depth_frames([(config, 2 * count, seed) for config, count, seed in wanted], 32)
-    files = sorted(tmp_path.rglob("*"))
-    first, next_ = (fresh_depth_frames(wanted, 32, "auto", first) for first in (0, 2))
-    assert sorted(tmp_path.rglob("*")) == files  # nothing is kept
-    for name, values in training.unpacked(kept).items():
-        for found, rows in ((first, [0, 1, 2, 6, 7]), (next_, [2, 3, 4, 8, 9])):
-            torch.testing.assert_close(training.unpacked(found)[name], values[rows], rtol=1e-3, atol=1.001 / 255)
+    assert len(lesion_free_crops(full, 4)) == 0

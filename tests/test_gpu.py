@@ -1,18 +1,26 @@
 """What only a GPU can show: the same scenes, the same detections and a training there. Skipped without one."""
 
+import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 
 from lesionkit import frames, training
+from lesionkit.augment import Augment
 from lesionkit.depth import DepthNet
 from lesionkit.detector import Detector
 from lesionkit.devices import seed_everything
 from lesionkit.fitting import TrainConfig
-from lesionkit.preprocess import Augment, Views, preprocess
+from lesionkit.preprocess import preprocess
 from lesionkit.scenes import SceneConfig, render, render_scenes
 from lesionkit.scenes import march as raymarch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "recipes" / "reference"))
+
+from depth_stages import fresh_scenes
+from variation import Views, unpacked
 
 pytestmark = pytest.mark.gpu
 
@@ -70,7 +78,8 @@ def test_depth_is_learned_from_new_scenes_in_every_epoch(gpu, stages, precision)
 
     def new_scenes(epoch: int) -> dict[str, torch.Tensor]:
         asked.append(epoch)
-        return frames.fresh_depth_frames([(config, 32, 0)], 96, gpu, 32 * epoch)
+        few = fresh_scenes([(config, 32, 0)], 96, gpu, 32 * epoch)
+        return few if isinstance(stages, Views) else dict(zip(few, unpacked(*few.values()), strict=True))
 
     how = TrainConfig(epochs=6, batch_size=8, sizes_px=(64, 96), precision=precision)
     net, history = training.train_depth(new_scenes, how, gpu, DepthNet(), stages, log=lambda line: None)

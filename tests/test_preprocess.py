@@ -1,6 +1,4 @@
-"""Preprocessing on synthetic frames of which every step's result is known; augmentation that keeps maps together."""
-
-from dataclasses import replace
+"""Preprocessing on synthetic frames of which every step's result is known."""
 
 import cv2
 import numpy as np
@@ -9,15 +7,7 @@ import torch
 from scipy import ndimage
 
 from lesionkit import preprocess as room
-from lesionkit.preprocess import (
-    Augment,
-    AugmentConfig,
-    PreprocessError,
-    Views,
-    crop_resize,
-    preprocess,
-    view_box,
-)
+from lesionkit.preprocess import PreprocessError, crop_resize, preprocess, view_box
 
 TISSUE = torch.tensor([0.6, 0.35, 0.3]).view(3, 1, 1)
 
@@ -85,6 +75,19 @@ def test_a_lumen_that_runs_out_of_the_frame_leaves_no_gap():
     assert room.view_mask(image)[0, 0, 60:, 40:60].sum() == 0
 
 
+def test_closing_and_growing_are_the_textbooks():
+    """Against scipy's: the two passes along columns and rows are one square."""
+    torch.manual_seed(0)
+    mask = (torch.nn.functional.avg_pool2d(torch.rand(1, 1, 40, 61), 5, 1, 2) > 0.52).float()
+    array, square = mask[0, 0].bool().numpy(), np.ones((5, 5), bool)
+    assert 0.1 < array.mean() < 0.9
+    grown = room.dilate(mask, 5)[0, 0].bool().numpy()
+    np.testing.assert_array_equal(grown, ndimage.binary_dilation(array, square))
+    wide = np.pad(array, 20)
+    closed = ndimage.binary_closing(wide, np.ones((9, 9), bool))[20:-20, 20:-20]
+    np.testing.assert_array_equal(room.close_gaps(mask)[0, 0].bool().numpy(), closed)
+
+
 def test_a_black_frame_with_a_line_of_text_is_kept_whole():
     image = torch.zeros(2, 3, 480, 640)
     image[0, :, 20:32, 30:150] = 1  # a fifth of each of its rows, a fortieth of each column
@@ -120,6 +123,15 @@ def test_shrinking_keeps_the_mean():
     small = crop_resize(image, torch.tensor([[0, 0, 131, 97]]), 32)
     assert small.mean().item() == pytest.approx(image.mean().item(), abs=0.01)
     assert small.std() < 0.5 * image.std()  # averaged, not picked: no aliasing
+
+
+def test_nearest_places_pixels_as_the_images_crop_does_and_mixes_none():
+    maps = torch.zeros(1, 1, 80, 100)
+    maps[..., 24:32, 40:52] = 5
+    small = crop_resize(maps, torch.tensor([[20, 8, 64, 64]]), 32, "nearest-exact")[0, 0]
+    assert sorted(small.unique().tolist()) == [0, 5]
+    assert (small[8:12, 10:16] == 5).all()
+    assert small.sum() == 5 * 4 * 6
 
 
 # --- light and colour
@@ -220,195 +232,3 @@ def test_a_wrong_shape_is_named(shape):
     # `check` is what users meet; under pytest the annotation of `preprocess` would be faster
     with pytest.raises(PreprocessError, match="×".join(map(str, shape))):
         room.check(torch.zeros(shape), 64)
-
-
-# --- augmentation
-
-
-def blob(b=4, size=64) -> torch.Tensor:
-    mask = torch.zeros(b, 1, size, size)
-    mask[:, :, 12:30, 20:50] = 1
-    mask[:, :, 30:50, 20:28] = 1
-    return mask
-
-
-PLAIN = AugmentConfig(brightness=0, contrast=0, saturation=0, hue=0, blur=0)
-
-
-def test_maps_move_with_the_image():
-    mask = blob()
-    depth = 10 + 30 * mask
-    torch.manual_seed(0)
-    image, moved, far = Augment(PLAIN)(mask.repeat(1, 3, 1, 1), mask, depth)
-    assert (moved != mask).float().mean() > 0.1  # it did move
-    agree = ((image[:, :1] > 0.5).float() == moved).float().mean()
-    assert agree > 0.985  # the image is interpolated, the map is not: they may differ along the outline
-    assert set(moved.unique().tolist()) == {0.0, 1.0}
-    assert set(far.unique().tolist()) <= {0.0, 10.0, 40.0}  # neither mixed nor jittered
-    assert torch.equal(far == 40, moved == 1)
-
-
-def test_a_warp_may_show_the_mirrored_frame_instead_of_nothing():
-    """Zoomed out, the frame takes a third of the area: all the rest is its reflection, in image and maps alike."""
-    mask, far = blob(), AugmentConfig(0, (0.6, 0.6), 0, 0, 0, 0, 0, padding="reflection")
-    image, depth = 0.3 + 0.6 * mask.repeat(1, 3, 1, 1), 10 + 30 * mask
-    torch.manual_seed(0)
-    seen, moved, away = Augment(far)(image, mask, depth)
-    assert seen.min() > 0.25
-    assert set(away.unique().tolist()) == {10.0, 40.0}
-    assert torch.equal(away == 40, moved == 1)
-    assert ((seen[:, :1] > 0.6).float() == moved).float().mean() > 0.96
-    torch.manual_seed(0)
-    _, alone = Augment(AugmentConfig(0, (0.6, 0.6), 0, 0, 0, 0, 0))(image, mask)
-    assert moved.sum() > 1.3 * alone.sum()  # reflections of the lesion are lesions
-
-
-def test_closing_and_growing_are_the_textbooks():
-    """Against scipy's: the two passes along columns and rows are one square."""
-    torch.manual_seed(0)
-    mask = (torch.nn.functional.avg_pool2d(torch.rand(1, 1, 40, 61), 5, 1, 2) > 0.52).float()
-    array, square = mask[0, 0].bool().numpy(), np.ones((5, 5), bool)
-    assert 0.1 < array.mean() < 0.9
-    grown = room._largest_around(mask, 5)[0, 0].bool().numpy()
-    np.testing.assert_array_equal(grown, ndimage.binary_dilation(array, square))
-    wide = np.pad(array, 20)
-    closed = ndimage.binary_closing(wide, np.ones((9, 9), bool))[20:-20, 20:-20]
-    np.testing.assert_array_equal(room._closed(mask)[0, 0].bool().numpy(), closed)
-
-
-@pytest.mark.parametrize(
-    ("still", "change"),
-    [
-        (AugmentConfig(brightness=0.4, contrast=0.4), 0.02),
-        (replace(PLAIN, illumination=1.0), 0.02),
-        (replace(PLAIN, jpeg=1.0), 0.01),
-        (replace(PLAIN, blur=1.0), 0.01),
-    ],
-    ids=["colour", "illumination", "jpeg", "blur"],
-)
-def test_colour_light_and_codec_change_the_image_alone(still, change):
-    image, mask = frame(64, 64, (0, 0, 64, 64)).repeat(4, 1, 1, 1), blob()
-    torch.manual_seed(1)
-    jittered, same, depth = _without_geometry(still)(image, mask, mask * 7 + 1)
-    assert (jittered - image).abs().mean() > change
-    assert torch.equal(same, mask)
-    assert torch.equal(depth, mask * 7 + 1)
-
-
-def _without_geometry(config: AugmentConfig) -> Augment:
-    """The colour stages of Augment only."""
-    import kornia
-
-    stages = Augment(config)
-    kept = list(stages.stages.children())[3:]
-    stages.stages = kornia.augmentation.AugmentationSequential(*kept, data_keys=None)
-    return stages
-
-
-def test_same_torch_seed_same_result_and_another_seed_another():
-    image, mask, stages = frame(64, 64, (0, 0, 64, 64)).repeat(4, 1, 1, 1), blob(), Augment()
-
-    def draw(seed):
-        torch.manual_seed(seed)
-        return stages(image, mask)
-
-    first, again, other = draw(0), draw(0), draw(1)
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[1], other[1])
-    assert 0 <= first[0].min() <= first[0].max() <= 1
-
-
-def test_images_of_a_batch_are_varied_differently():
-    torch.manual_seed(0)
-    _, mask = Augment()(blob().repeat(1, 3, 1, 1), blob())
-    assert not torch.equal(mask[0], mask[1])
-
-
-def test_a_batch_of_one_keeps_its_dimensions():
-    image, mask, depth = Augment(AugmentConfig(jpeg=1.0))(frame(64, 64, (0, 0, 64, 64)), blob(1), blob(1))
-    assert image.shape == (1, 3, 64, 64)
-    assert mask.shape == depth.shape == (1, 1, 64, 64)
-
-
-def test_mixed_images_get_a_rectangle_of_the_one_before_with_its_maps():
-    """Flat images numbered 0 to 511 as image, mask and depth: all places hold the own number or the one before."""
-    numbers = torch.arange(512.0).view(-1, 1, 1, 1).expand(-1, 1, 40, 64)
-    torch.manual_seed(0)
-    image, depth = room.cut_mix([numbers.expand(-1, 3, -1, -1), numbers], 0.5)
-    assert torch.equal(image[:, 2:], depth)
-    own = depth == numbers
-    assert ((depth == numbers.roll(1, 0)) | own).all()
-    mixed = ~own.flatten(1).all(1)
-    assert 0.4 < mixed.float().mean() < 0.6
-    for other in ~own[mixed][:50, 0]:  # a rectangle: all of the rows and columns that it touches
-        assert torch.equal(other, other.any(0) & other.any(1)[:, None])
-    area = 1 - own[mixed].float().mean((1, 2, 3))
-    assert 0.1 < area.mean() < 0.3
-    assert area.max() <= 0.55
-
-
-def test_mixing_is_off_unless_asked_for():
-    image, mask = frame(64, 64, (0, 0, 64, 64)).repeat(4, 1, 1, 1), blob()
-    still = AugmentConfig(0, (1, 1), 0, 0, 0, 0, 0)
-    results = []
-    for config in (still, replace(still, mix=1.0)):
-        torch.manual_seed(0)
-        results.append(Augment(config)(image, mask)[1])
-    plain, mixed = results
-    assert not torch.equal(plain, mixed)
-    assert plain.sum() > 0
-
-
-# --- views
-
-
-def ramps(b: int, side: int = 64) -> torch.Tensor:
-    """b×3×s×s: x, y and a constant, each in [0, 1], so that a view says where it is."""
-    at = (torch.arange(side) + 0.5) / side
-    return torch.stack([at.expand(side, side), at[:, None].expand(side, side), torch.full((side, side), 0.5)]).repeat(
-        b, 1, 1, 1
-    )
-
-
-def views(view: torch.Tensor) -> list[torch.Tensor]:
-    """Views without colours of ramps, with x as the depth."""
-    torch.manual_seed(0)
-    stages, image = Views(), ramps(len(view))
-    stages.colours = torch.nn.Identity()
-    return stages(image, image[:, :1], view)
-
-
-def disc(b: int, side: int = 64) -> torch.Tensor:
-    x, y = ramps(1, side)[0, :2] - 0.5
-    return (x**2 + y**2 < 0.25).float().expand(b, 1, side, side)
-
-
-def test_views_move_maps_with_the_image():
-    image, depth, _ = views(torch.ones(32, 1, 64, 64))
-    assert (image[:, :1] - depth).abs().max() < 1.01 / 64  # bilinear and nearest differ by a pixel at most
-
-
-def test_views_show_every_symmetry_and_keep_most_of_a_full_frame():
-    image, *_ = views(torch.ones(64, 1, 64, 64))
-    x, y = image[:, 0], image[:, 1]
-    corners = torch.stack([x[:, 0, 0] > 0.5, y[:, 0, 0] > 0.5, (x[:, 0, -1] > 0.5) == (x[:, 0, 0] > 0.5)], 1)
-    assert len(corners.unique(dim=0)) == 8
-    spread = x.flatten(1).max(1).values - x.flatten(1).min(1).values
-    assert spread.min() > Views.SMALLEST - 0.05
-    assert spread.max() > 0.95
-
-
-def test_views_cut_most_round_frames_to_the_square_within():
-    _, _, view = views(disc(200))
-    inside = view.mean((1, 2, 3)) > 0.97
-    assert 0.5 < inside.float().mean() < 0.7
-
-
-def test_views_vary_colours_of_the_image_alone():
-    torch.manual_seed(0)
-    image, depth, view = Views()(ramps(8), ramps(8)[:, :1], torch.ones(8, 1, 64, 64))
-    assert image.min() >= 0
-    assert image.max() <= 1
-    assert (image[:, 2] - 0.5).abs().mean() > 0.02
-    assert depth.max() <= 1
-    assert set(view.unique().tolist()) == {1.0}

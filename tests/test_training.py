@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from lesionkit import losses, training
+from lesionkit.augment import Augment, AugmentConfig
 from lesionkit.depth import DepthNet
 from lesionkit.frames import rendered_frames
-from lesionkit.preprocess import Augment, Views
 from lesionkit.scenes import SceneConfig
 from lesionkit.segmentation import DepthGuidedSegmenter, GuidanceError
 from lesionkit.training import TrainConfig, TrainingError, augmented, estimate_depth, fit, segment, train_depth
@@ -118,13 +118,9 @@ def test_shuffled_guidance_never_takes_a_frames_own_depth(some):
 
 
 def test_a_depth_checkpoint_of_another_augmentation_is_refused(tmp_path):
-    packed = {
-        "image": torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8),
-        "depth": torch.rand(4, 1, 64, 64).half() + 1,
-        "view": torch.ones(4, 1, 64, 64, dtype=torch.bool),
-    }
+    data = {"image": torch.rand(4, 3, 64, 64), "depth": torch.rand(4, 1, 64, 64) + 1, "view": torch.ones(4, 1, 64, 64)}
     config, how = TrainConfig(1, 4, precision="fp32"), {"log": lambda line: None, "checkpoint": tmp_path / "depth.pt"}
-    _, history = train_depth(packed, config, stages=Views(), **how)
+    _, history = train_depth(data, config, stages=Augment(AugmentConfig(blur=0.5)), **how)
     assert history.loss[0] > 0
     with pytest.raises(TrainingError, match="comes from another configuration"):
-        train_depth(packed, config, **how)
+        train_depth(data, config, **how)

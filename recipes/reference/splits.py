@@ -35,6 +35,11 @@ def samples_of(part: str, split: str) -> dict[str, tuple[Sample, ...]]:
     return {(label if part == "test" else name): open_dataset(name).part(part, kind) for label, (name, kind) in sets}
 
 
+def pooled(part: str, split: str) -> list[Sample]:
+    """The samples of all sets in one list."""
+    return [sample for samples in samples_of(part, split).values() for sample in samples]
+
+
 def _elsewhere(part: str) -> dict[str, tuple[Sample, ...]]:
     if part != "test":
         raise InvalidData(f"the sets from elsewhere have no {part} part: measure them with --part test")
