@@ -98,7 +98,13 @@ def test_mixing_is_off_unless_asked_for():
     plain, mixed = results
     assert not torch.equal(plain, mixed)
     assert plain.sum() > 0
-    assert repr(Variation()) != repr(Variation(mix=0.5))  # a checkpoint of one is not gone on with by the other
+
+
+def test_a_checkpoint_knows_its_variation():
+    """By its text: the same in another process, and another where mixing is another."""
+    assert repr(Variation()) == repr(Variation())
+    assert " at 0x" not in repr(Variation())
+    assert repr(Variation()) != repr(Variation(mix=0.5))
 
 
 # --- views
