@@ -6,6 +6,13 @@ from lesionkit.scenes.march import compiled
 from lesionkit.scenes.render import Lesion, SceneError, Scenes, render_scenes, render_variants, stream_scenes
 
 __all__ = [
-    "Lesion", "SceneConfig", "SceneError", "Scenes", "cached_scenes", "compiled", "render_scenes", "render_variants",
+    "Lesion",
+    "SceneConfig",
+    "SceneError",
+    "Scenes",
+    "cached_scenes",
+    "compiled",
+    "render_scenes",
+    "render_variants",
     "stream_scenes",
-]  # fmt: skip
+]

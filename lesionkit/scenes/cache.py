@@ -19,15 +19,13 @@ from safetensors.torch import save
 
 from lesionkit.devices import resolve
 from lesionkit.files import write_bytes
-from lesionkit.scenes import camera, fused, surface
-from lesionkit.scenes import config as scene_config
-from lesionkit.scenes import light as shading
-from lesionkit.scenes import march as raymarch
-from lesionkit.scenes import render as scenes
-from lesionkit.scenes import sampling as scene_draw
-from lesionkit.scenes.render import CHUNK, Lesion, SceneConfig, Scenes, check_request, stream_scenes
+from lesionkit.scenes.config import SceneConfig
+from lesionkit.scenes.render import CHUNK, Lesion, Scenes, check_request, render_scenes
 
 STORED = ("image", "depth", "instance", "intrinsics", "distortion")  # the mask follows from the instances
+# what decides how a scene looks: when one of these files changes, its scenes are rendered anew
+MODULES = ("camera", "config", "light", "march", "render", "sampling", "surface")
+RENDERER = [Path(__file__).with_name(f"{name}.py") for name in MODULES]
 
 
 def cached_scenes(
@@ -38,7 +36,7 @@ def cached_scenes(
     config: SceneConfig | None = None,
     folder: Path | None = None,
 ) -> Iterator[Scenes]:
-    """As `scenes.stream_scenes`, read from `folder` (default: the user's cache) where the chunk is there already.
+    """As `stream_scenes`, read from `folder` (default: the user's cache) where the chunk is there already.
 
     A scene of 128 px takes 350 KB, one of 256 px 1.4 MB. A damaged file is rendered anew. `clear` empties the folder.
     Raises SceneError as `stream_scenes` does.
@@ -51,7 +49,7 @@ def cached_scenes(
         chunk = _read(path, device)
         if chunk is None:
             # whole chunks, also where fewer are asked for: the next run may ask for more
-            chunk = Scenes.join(list(stream_scenes(CHUNK, size_px, seed, device, config, first)))
+            chunk = render_scenes(CHUNK, size_px, seed, device, config, first)
             _write(path, chunk)
         yield chunk[: n - first]
 
@@ -70,8 +68,8 @@ def key(size_px: int, seed: int, device: str, config: SceneConfig) -> str:
     """16 hex digits of all that decides how scenes look, the renderer's own source included."""
     described = json.dumps([size_px, seed, device, asdict(config)], sort_keys=True)
     digest = hashlib.sha256(described.encode())
-    for module in (surface, raymarch, fused, scene_config, scene_draw, shading, camera, scenes):
-        digest.update(Path(module.__file__).read_bytes())
+    for path in RENDERER:
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -1,4 +1,5 @@
-"""The imaging chain of a rendered scene: from the light that reaches the lens to what a processor would show.
+"""The camera of a rendered scene: its rays, and the chain from the light that reaches the lens to what a processor would
+show.
 
 Letters: b scenes, h × w pixels. Light is linear and without a unit until `expose`; images are RGB in [0, 1].
 """
@@ -18,7 +19,7 @@ from lesionkit.scenes.config import LARGEST_BLUR
 
 @dataclass(frozen=True)
 class Camera:
-    """The imaging chain; b×1 unless noted."""
+    """Lens, sensor and processor; b×1 unless noted."""
 
     tan_half_view: Tensor  # across the width
     aspect: Tensor  # width over height of what is seen; the picture itself is square, as after `preprocess`
@@ -35,6 +36,36 @@ class Camera:
     aperture_radius: Tensor  # of half the frame
     box: Tensor  # b×2: width and height of a dark box in the lower left corner, of the frame; 0 none
     text: Tensor  # 1: a few lines of text burnt into the left margin
+
+
+def camera_rays(camera: Camera, size_px: int) -> Float[Tensor, "b 3 h w"]:
+    """Directions in the tube's frame; one mm along a ray is one mm of depth along the optical axis."""
+    side = (torch.arange(size_px, device=camera.aperture.device) + 0.5) / size_px * 2 - 1
+    rows, columns = torch.meshgrid(side, side, indexing="ij")
+    flat = torch.stack([columns, rows, torch.ones_like(rows)])[None].repeat(camera.rotation.shape[0], 1, 1, 1)
+    radius2 = (rows**2 + columns**2)[None]
+    k = camera.distortion[:, :, None]
+    spread = camera.tan_half_view[:, :, None] * (1 + k * radius2) / (1 + k)  # b h w
+    flat[:, 0] *= spread
+    flat[:, 1] *= spread / camera.aspect[:, :, None]
+    return torch.einsum("bij,bjhw->bihw", camera.rotation, flat)
+
+
+def intrinsics(camera: Camera, size_px: int) -> Float[Tensor, "b 3 3"]:
+    """The matrix that takes (x/z, y/z, 1) to pixels, at the centre of the picture where nothing is distorted."""
+    across = size_px / 2 / camera.tan_half_view[:, 0] * (1 + camera.distortion[:, 0])
+    matrix = torch.zeros(len(across), 3, 3, device=across.device)
+    matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = across, across * camera.aspect[:, 0], 1
+    matrix[:, :2, 2] = size_px / 2
+    return matrix
+
+
+def photograph(
+    light: Float[Tensor, "b 3 h w"], camera: Camera, inside: Float[Tensor, "b 1 h w"], shift: Tensor
+) -> Float[Tensor, "b 3 h w"]:
+    """The picture of the light that reaches the lens; `inside` as from `aperture`, `shift` as in `sensor`."""
+    image = sensor(expose(light, camera, inside), camera, shift) * inside
+    return burn_text(image, camera, shift)
 
 
 def expose(light: Float[Tensor, "b 3 h w"], camera: Camera, inside: Float[Tensor, "b 1 h w"]) -> Tensor:
@@ -57,11 +88,10 @@ def tone(light: Tensor, gamma: Tensor | float = 2.2) -> Tensor:
     return (1 - torch.exp(-light.clamp_min(0))).clamp_min(1e-6) ** (1 / gamma)
 
 
-def aperture(camera: Camera, h: int, w: int) -> Float[Tensor, "b 1 h w"]:
+def aperture(camera: Camera, size_px: int) -> Float[Tensor, "b 1 h w"]:
     """1 where the lens lets light through; the rest of the frame is black."""
-    device = camera.aperture.device
-    rows = torch.linspace(-1, 1, h, device=device)[None, :, None]
-    columns = torch.linspace(-1, 1, w, device=device)[None, None]
+    side = torch.linspace(-1, 1, size_px, device=camera.aperture.device)[None]
+    rows, columns = side[:, :, None], side[:, None]
     size = camera.aperture_radius[:, :, None]
     round_ = (rows**2 + columns**2) < size**2
     box = torch.maximum(rows.abs(), columns.abs()) < size * 0.97

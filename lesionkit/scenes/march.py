@@ -7,8 +7,7 @@ back where it went too far, which makes it settle on the surface from either sid
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import fields, replace
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 
 import torch
@@ -16,80 +15,43 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from lesionkit.scenes.fused import Fused
-from lesionkit.scenes.surface import FAR_MM, Elements, Tube, inside
+from lesionkit.scenes.surface import FAR_MM, Elements, Tube, complete, inside
 
 NEAR_MM = 0.5
 
 
 def scene_function(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """f at the points b×n, by `surface.inside` or, within `compiled`, by a program made of it."""
-    return _evaluate(tube, elements, x, y, z)
+    """f at the points b×n, by `surface.inside` or the program that `evaluated_by` has put in its place."""
+    return _program(tube, elements, x, y, z)
 
 
-_evaluate = inside  # what `scene_function` runs: `compiled` puts another in its place
-
-
-class _AnyTube(Tube):
-    """One program for all scenes: nothing is left out, what a scene lacks has no effect on it."""
-
-    has_corner = is_swollen = is_uneven = True
-
-
-def _complete(tube: Tube, elements: Elements | None) -> tuple[Tube, Elements | None]:
-    """As they are, with nothing left out."""
-    if elements is not None:
-        every = tuple(range(elements.count))
-        elements = replace(elements, raised=every, sunk=every)
-    return _AnyTube(*(getattr(tube, field.name) for field in fields(Tube))), elements
-
-
-@lru_cache(maxsize=1)
-def _program() -> Callable[..., Tensor]:
-    """As `surface.inside`, by torch.compile for tensors of any size; made once, compiled when it is first called."""
-    program = torch.compile(inside, dynamic=True)
-    return lambda tube, elements, *point: program(*_complete(tube, elements), *point)
-
-
-@lru_cache(maxsize=8)
-def _kernel(device: torch.device, count: int) -> Callable[..., Tensor]:
-    """As `surface.inside` with `count` elements, as one CUDA kernel; made when it is first called."""
-    tube_names = [field.name for field in fields(Tube)]
-    names = [field.name for field in fields(Elements) if count and field.name not in ("raised", "sunk")]
-    loop = None
-
-    def function(facts: list[Tensor], x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        tube, rest = Tube(*facts[: len(tube_names)]), facts[len(tube_names) :]
-        elements = Elements(**dict(zip(names, rest, strict=True)), raised=(), sunk=()) if count else None
-        return inside(*_complete(tube, elements), x, y, z)
-
-    def evaluate(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        nonlocal loop
-        facts = [getattr(tube, name) for name in tube_names] + [getattr(elements, name) for name in names]
-        with torch.cuda.device_of(x):  # kernels start on the current device
-            loop = loop or Fused(function, facts)
-            return loop(facts, x, y, z)
-
-    return evaluate
-
-
-def _compiled(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    program = _kernel(x.device, elements.count if elements else 0) if x.is_cuda else _program()
-    return program(tube, elements, x, y, z)
+_program: Callable[..., Tensor] = inside
 
 
 @contextmanager
-def compiled() -> Iterator[None]:
-    """Inside it scenes are rendered by a program that is made of f, one loop in place of some hundred passes over
-    memory; for thousands of scenes (`benchmarks/scenes.py --compiled` measures the gain). The same scenes up to
-    rounding. On a CPU torch.compile makes it, which takes about a minute and needs a C++ compiler (torch's error says
-    so where there is none); on a GPU `fused` does, in about a quarter of that."""
-    global _evaluate
-    before, _evaluate = _evaluate, _compiled
+def evaluated_by(program: Callable[..., Tensor]) -> Iterator[None]:
+    """Inside it f is computed by another program of the signature of `surface.inside`."""
+    global _program
+    before, _program = _program, program
     try:
         yield
     finally:
-        _evaluate = before
+        _program = before
+
+
+def compiled() -> AbstractContextManager[None]:
+    """Inside it scenes are rendered by what torch.compile makes of f: one loop in place of some hundred passes over
+    memory, for thousands of scenes (`benchmarks/scenes.py --compiled` measures the gain). The same scenes up to
+    rounding. The first call compiles, about a minute on a CPU, and needs a C++ compiler there (torch's error says so
+    where there is none)."""
+    return evaluated_by(_compiled())
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> Callable[..., Tensor]:
+    """One program for all scenes and tensors of any size."""
+    program = torch.compile(inside, dynamic=True)
+    return lambda tube, elements, *point: program(*complete(tube, elements), *point)
 
 
 def march(

@@ -5,26 +5,27 @@ its own random stream, keyed by the seed and its number: scene 7 of seed 0 is th
 device (up to rounding) or the number of scenes asked for.
 
 Letters: b scenes, h = w = size_px, k elements a scene. Depth in mm along the optical axis, near is small.
-`scene_config` says what is drawn at random, `scene_draw` draws it, `surface` is the geometry, `raymarch` finds where
-rays meet it, `shading` is colour and light, `camera` the imaging chain.
+`config` says what is drawn at random, `sampling` draws it, `surface` is the geometry, `march` finds where rays meet
+it, `light` is colour and light, `camera` the imaging chain.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from lesionkit.devices import resolve
-from lesionkit.scenes import camera as imaging
-from lesionkit.scenes import light as shading
+from lesionkit.scenes.camera import Camera, aperture, camera_rays, intrinsics, photograph
 from lesionkit.scenes.config import MAX_ELEMENTS, SceneConfig
-from lesionkit.scenes.drawing_ahead import draw_ahead
+from lesionkit.scenes.light import Appearance, Light, albedo, openness, radiance
 from lesionkit.scenes.march import coarse_to_fine, length_of, march, normals
-from lesionkit.scenes.sampling import Rows, SceneParameters, SceneSampler, gather
+from lesionkit.scenes.sampling import Arrays, SceneParameters, SceneSampler, collate, draw
 from lesionkit.scenes.surface import Elements, Tube
 
 CHUNK = 16  # scenes rendered at a time: bounds the memory, and fits a processor's cache
@@ -52,7 +53,7 @@ class Lesion:
 class Scenes:
     """Rendered scenes: image b×3×h×w in [0, 1], depth b×1×h×w in mm, mask b×1×h×w {0, 1}, lesions per scene,
     instance b×1×h×w (0 no lesion, else Lesion.index), intrinsics b×3×3 (the camera matrix, in pixels; pixel centres at
-    halves), distortion b (k of a barrel, see `imaging.Camera`)."""
+    halves), distortion b (k of a barrel, see `Camera`)."""
 
     image: Float[Tensor, "b 3 h w"]
     depth: Float[Tensor, "b 1 h w"]
@@ -86,9 +87,9 @@ def render_scenes(
 ) -> Scenes:
     """Render `n` scenes of size_px × size_px pixels, numbers first, first + 1, … of the stream `seed`.
 
-    workers: processes that draw the random numbers ahead of the renderer, which on a GPU waits for them otherwise; as
-    with torch's DataLoader, a script that asks for them needs `if __name__ == "__main__"`. Raises SceneError when
-    n < 1, or size_px is no multiple of 4 or below 32 (the march starts at a quarter).
+    workers: processes of torch's DataLoader that draw the random numbers ahead of the renderer, which on a GPU waits
+    for them otherwise. Raises SceneError when n < 1, or size_px is no multiple of 4 or below 32 (the march starts at a
+    quarter).
     """
     return Scenes.join(list(stream_scenes(n, size_px, seed, device, config, first, workers)))
 
@@ -105,9 +106,14 @@ def stream_scenes(
     """As `render_scenes`, in chunks: the memory stays the same however many are asked for."""
     check_request(n, size_px)
     config, device = config or SceneConfig.standard(), resolve(str(device))
-    chunk, end = chunk_size(size_px, device), first + n
-    chunks = (range(begin, min(begin + chunk, end)) for begin in range(first, end, chunk))
-    for drawn in draw_ahead(seed, chunks, config, workers):
+    draws = DataLoader(
+        range(first, first + n),
+        batch_size=chunk_size(size_px, device),
+        collate_fn=partial(draw, seed, config=config),
+        num_workers=workers,
+        generator=torch.Generator(),  # a loader takes a number from it, which the global one would miss
+    )
+    for drawn in draws:
         yield _render(drawn, size_px, device)
 
 
@@ -134,98 +140,79 @@ def render_variants(
     """One scene, number `number` of the stream `seed`, once under each configuration: what differs between the
     pictures is what differs between the configurations. For a handful of them; they are rendered in one go."""
     draws = [SceneSampler(np.random.default_rng([seed, number]), config) for config in configs]
-    return _render(gather(draws), size_px, resolve(str(device)))
+    return _render(collate(draws), size_px, resolve(str(device)))
 
 
 @torch.no_grad()
 def _render(drawn: SceneParameters, size_px: int, device: torch.device) -> Scenes:
-    tube, camera = _put(drawn.tube, Tube, device), _put(drawn.camera, imaging.Camera, device)
-    rays = _camera_rays(camera, size_px)
-    inside = imaging.aperture(camera, size_px, size_px)
-    elements = _place_elements(drawn, tube, rays, inside)
-    look, light = _put(drawn.look, shading.Appearance, device), _put(drawn.light, shading.Light, device)
+    tube, camera = as_tensors(Tube, drawn.tube, device), as_tensors(Camera, drawn.camera, device)
+    rays, inside = camera_rays(camera, size_px), aperture(camera, size_px)
+    elements = place_elements(drawn, tube, rays, inside)
     depth = coarse_to_fine(tube, elements, rays)
-    points = (rays * depth[:, None]).flatten(2)
-    pixel_mm = depth.flatten(1) * camera.tan_half_view * 2 / size_px
-    colour, instance, grain = shading.albedo(tube, elements, look, points, pixel_mm)
+    points, pixel_mm = (rays * depth[:, None]).flatten(2), depth.flatten(1) * camera.tan_half_view * 2 / size_px
+    lit, instance = _shade(drawn, tube, elements, camera, points, pixel_mm)
+    shift = torch.from_numpy(drawn.noise_shift).to(device)
+    image = photograph(lit.view_as(rays), camera, inside, shift)
+    instance, lesions = _visible_lesions(drawn, elements, instance.view_as(inside) * inside.long())
+    mask, matrix = (instance > 0).float(), intrinsics(camera, size_px)
+    return Scenes(image, depth[:, None], mask, lesions, instance.float(), matrix, camera.distortion[:, 0])
+
+
+def _shade(
+    drawn: SceneParameters, tube: Tube, elements: Elements, camera: Camera, points: Tensor, pixel_mm: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Light b×3×n from the points, and the number of the lesion b×n that each lies on, else 0."""
+    appearance = as_tensors(Appearance, drawn.appearance, points.device)
+    light = as_tensors(Light, drawn.light, points.device)
+    colour, instance, grain = albedo(tube, elements, appearance, points, pixel_mm)
     normal = normals(tube, elements, points)
     dark_creases = bool((light.occlusion > 0).any())  # another look at the whole scene, where one of them asks for it
-    open_ = shading.openness(tube, elements, normal, points) if dark_creases else torch.ones_like(grain)
-    lit = shading.radiance(colour, normal, points, camera.rotation, look, light, grain, open_)
-    image = imaging.expose(lit.view(len(drawn), 3, size_px, size_px), camera, inside)
-    shift = torch.from_numpy(drawn.noise_shift).to(device)
-    image = imaging.burn_text(imaging.sensor(image, camera, shift) * inside, camera, shift)
-    instance = instance.view(len(drawn), 1, size_px, size_px) * inside.long()
-    instance, lesions = _visible_lesions(drawn, elements, instance)
-    intrinsics = _intrinsics(camera, size_px)
-    mask = (instance > 0).float()
-    return Scenes(image, depth[:, None], mask, lesions, instance.float(), intrinsics, camera.distortion[:, 0])
+    open_ = openness(tube, elements, normal, points) if dark_creases else torch.ones_like(grain)
+    return radiance(colour, normal, points, camera.rotation, appearance, light, grain, open_), instance
 
 
-def _camera_rays(camera: imaging.Camera, size_px: int) -> Float[Tensor, "b 3 h w"]:
-    """Directions in the tube's frame; one mm along a ray is one mm of depth along the optical axis."""
-    side = (torch.arange(size_px, device=camera.aperture.device) + 0.5) / size_px * 2 - 1
-    rows, columns = torch.meshgrid(side, side, indexing="ij")
-    flat = torch.stack([columns, rows, torch.ones_like(rows)])[None].repeat(camera.rotation.shape[0], 1, 1, 1)
-    radius2 = (rows**2 + columns**2)[None]
-    k = camera.distortion[:, :, None]
-    spread = camera.tan_half_view[:, :, None] * (1 + k * radius2) / (1 + k)  # b h w
-    flat[:, 0] *= spread
-    flat[:, 1] *= spread / camera.aspect[:, :, None]
-    return torch.einsum("bij,bjhw->bihw", camera.rotation, flat)
-
-
-def _intrinsics(camera: imaging.Camera, size_px: int) -> Float[Tensor, "b 3 3"]:
-    """The matrix that takes (x/z, y/z, 1) to pixels, at the centre of the picture where nothing is distorted."""
-    across = size_px / 2 / camera.tan_half_view[:, 0] * (1 + camera.distortion[:, 0])
-    matrix = torch.zeros(len(across), 3, 3, device=across.device)
-    matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = across, across * camera.aspect[:, 0], 1
-    matrix[:, :2, 2] = size_px / 2
-    return matrix
-
-
-def _place_elements(drawn: SceneParameters, tube: Tube, rays: Tensor, inside: Tensor) -> Elements:
+def place_elements(drawn: SceneParameters, tube: Tube, rays: Tensor, inside: Tensor) -> Elements:
     """Puts every element where a randomly chosen pixel meets the wall, so that it can be seen."""
     pixels = torch.from_numpy(drawn.candidates).to(rays.device)  # b×k×t×2 in [-1, 1], t tries for each element
     candidate = F.grid_sample(
         torch.cat([rays, inside], dim=1), pixels.flatten(1, 2)[:, None], align_corners=False, mode="nearest"
     )[:, :, 0]
     direction, seen = candidate[:, :3], candidate[:, 3]
-    start = torch.full_like(seen, 0.5)
-    depth = march(tube, None, direction, start, steps=44)
+    depth = march(tube, None, direction, torch.full_like(seen, 0.5), steps=44)
     base = direction * depth[:, None]
     b, k, tries = pixels.shape[:3]
     distance = length_of(base).view(b, k, tries)
     usable = (seen.view(b, k, tries) > 0.5) & (distance > 9) & (distance < 75)
     choice = torch.argmax(usable.float(), dim=2, keepdim=True)  # the first usable candidate
-    good = usable.gather(2, choice)[:, :, 0]
     base = base.view(b, 3, k, tries).gather(3, choice[:, None].expand(-1, 3, -1, -1))[..., 0]
-    up = normals(tube, None, base)
-    distance = distance.gather(2, choice)[:, :, 0]
-    return _build_elements(drawn, base, up, distance, good)
-
-
-def _build_elements(drawn: SceneParameters, base: Tensor, up: Tensor, distance: Tensor, good: Tensor) -> Elements:
-    device, height = base.device, drawn.shape["height"]
-    shape = {name: torch.from_numpy(rows).to(device) for name, rows in drawn.shape.items()}
+    distance, good = (values.gather(2, choice)[:, :, 0] for values in (distance, usable))
     # the lens cannot be inside a lesion: what sits close is kept small
-    radius = torch.minimum(shape["radius"], 0.33 * distance) * good
-    up = up.transpose(1, 2)
+    return _build_elements(drawn, base, normals(tube, None, base), 0.33 * distance * good)
+
+
+def _build_elements(drawn: SceneParameters, base: Tensor, up: Tensor, largest: Tensor) -> Elements:
+    """base, up: b×3×k; largest: the radius b×k that an element may have."""
+    device, up = base.device, up.transpose(1, 2)
+    shape = {name: torch.from_numpy(values).to(device) for name, values in drawn.shape.items()}
+    shape["radius"] = torch.minimum(shape["radius"], largest)
+    shape["height"] = shape["height"] * shape["radius"]
+    turn = shape.pop("turn")[..., None]
     helper = torch.tensor([0.3, 0.2, 1.0], device=device).expand_as(up)
     side = F.normalize(torch.linalg.cross(up, helper), dim=2)
-    other = torch.linalg.cross(up, side)
-    turn = shape["turn"][..., None]
-    along = side * torch.cos(turn) + other * torch.sin(turn)
+    along = side * torch.cos(turn) + torch.linalg.cross(up, side) * torch.sin(turn)
     return Elements(
-        base=base.transpose(1, 2), up=up, along=along, across=torch.linalg.cross(up, along), radius=radius,
-        aspect=shape["aspect"], height=shape["height"] * radius, lift=shape["lift"], lumps=shape["lumps"],
-        lump_phase=shape["lump_phase"], is_lesion=torch.tensor(drawn.is_lesion, device=device),
-        raised=_columns(height > 0), sunk=_columns(height < 0),
-    )  # fmt: skip
+        base=base.transpose(1, 2),
+        up=up,
+        along=along,
+        across=torch.linalg.cross(up, along),
+        is_lesion=torch.tensor(drawn.is_lesion, device=device),
+        raised=_in_any_scene(drawn.shape["height"] > 0),
+        sunk=_in_any_scene(drawn.shape["height"] < 0),
+        **shape,
+    )
 
 
-def _columns(which: np.ndarray) -> tuple[int, ...]:
-    """The elements of which any scene says yes; `which` is b×k."""
+def _in_any_scene(which: Bool[np.ndarray, "b k"]) -> tuple[int, ...]:
     return tuple(np.flatnonzero(which.any(axis=0)).tolist())
 
 
@@ -246,6 +233,6 @@ def _visible_lesions(
     return instance * kept, tuple(map(tuple, lesions))
 
 
-def _put(rows: Rows, cls: type, device: torch.device) -> object:
+def as_tensors(cls: type, arrays: Arrays, device: torch.device) -> Tube | Camera | Appearance | Light:
     """A dataclass of tensors on the device."""
-    return cls(**{field.name: torch.from_numpy(rows[field.name]).to(device) for field in fields(cls)})
+    return cls(**{field.name: torch.from_numpy(arrays[field.name]).to(device) for field in fields(cls)})

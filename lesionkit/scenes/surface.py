@@ -4,10 +4,10 @@ Letters: b scenes, n points a scene, k elements on the wall (lesions and look-al
 Everything is in millimetres, in the camera's frame turned into the tube's: x right, y down, z along the tube.
 
 The function, f, is positive in the lumen and negative in the tissue. It is *not* a true distance (folds are steep).
-`raymarch` finds where rays meet it.
+`march` finds where rays meet it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
@@ -197,3 +197,16 @@ def inside(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tenso
     for i in elements.raised:
         value = smooth_minimum(value, elements.outside(i, x, y, z), 0.22 * elements.radius[:, i, None] + 0.05)
     return value
+
+
+class _AnyTube(Tube):
+    has_corner = is_swollen = is_uneven = True
+
+
+def complete(tube: Tube, elements: Elements | None) -> tuple[Tube, Elements | None]:
+    """The same scenes with nothing left out, so that one program does for all: what a scene lacks has no effect on
+    it."""
+    if elements is not None:
+        every = tuple(range(elements.count))
+        elements = replace(elements, raised=every, sunk=every)
+    return _AnyTube(*(getattr(tube, field.name) for field in fields(Tube))), elements

@@ -1,4 +1,4 @@
-"""An elementwise function of many points, made one loop in C.
+"""Scenes rendered on a GPU by one kernel: an elementwise function of many points, made one loop in C.
 
 torch runs such a function one operation after the other, each a pass over memory; with some hundred operations that is
 most of the time. Here the function is traced once, its operations are written down as C, and a compiler makes one pass
@@ -7,16 +7,21 @@ of them. The function stays the only source of what is computed.
 Letters: b scenes, n points a scene, m facts a scene. What does not depend on the points (the facts) is left to torch,
 once for all points of a scene.
 
-torch.compile does the same in general and is used on a CPU (`raymarch.compiled`), where it makes use of vectors as
-well; for a GPU it takes minutes to compile the renderer's function, this takes seconds.
+`lesionkit.scenes.compiled` does the same with torch.compile and is what a CPU should use, where it makes use of vectors
+as well; on a GPU it took minutes to compile the renderer's function, where this takes seconds.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import fields
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from lesionkit.scenes.march import evaluated_by
+from lesionkit.scenes.surface import Elements, Tube, complete, inside
 
 THREADS = 256  # of a block on a GPU
 
@@ -39,6 +44,9 @@ ON_GPU = """extern "C" __global__ void fused(
 }}
 """
 
+TUBE = [field.name for field in fields(Tube)]
+ELEMENTS = [field.name for field in fields(Elements) if field.name not in ("raised", "sunk")]
+
 Loop = Callable[[list], None]  # of facts b×m, x, y, z, out b×n, and the numbers b·n and n; writes `out`
 
 
@@ -47,7 +55,7 @@ class FusedError(RuntimeError):
 
 
 def for_gpu(m: int, body: str) -> Loop:
-    """The loop on a CUDA device, by the compiler that torch carries for kernels of its own; a matter of seconds."""
+    """The loop on a CUDA device, by the compiler that torch carries for kernels of its own (torch 2.13; private)."""
     kernel = torch.cuda._compile_kernel(ON_GPU.format(m=m, body=body), "fused")
 
     def run(arguments: list) -> None:
@@ -123,3 +131,31 @@ def _in_c(node: fx.Node, arguments: list[str]) -> str:
     if name not in IN_C or (node.kwargs and name != "full_like"):  # a keyword changes what is computed
         raise FusedError(f"{node.target} has no form in C: add it to fused.IN_C")
     return IN_C[name].format(*arguments)
+
+
+class SceneKernel:
+    """As `surface.inside`, by a kernel for each device and number of elements, made when it is first asked for."""
+
+    def __init__(self, compiler: Callable[[int, str], Loop] = for_gpu):
+        self._compiler, self._kernels = compiler, {}
+
+    def __call__(self, tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        facts = [getattr(tube, name) for name in TUBE]
+        if elements is not None:
+            facts += [getattr(elements, name) for name in ELEMENTS]
+        key = (x.device, elements.count if elements else 0)
+        with torch.cuda.device_of(x):  # kernels start on the current device
+            if key not in self._kernels:
+                self._kernels[key] = Fused(_inside, facts, self._compiler)
+            return self._kernels[key](facts, x, y, z)
+
+
+def _inside(facts: list[Tensor], x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    tube, rest = Tube(*facts[: len(TUBE)]), facts[len(TUBE) :]
+    elements = Elements(**dict(zip(ELEMENTS, rest, strict=True)), raised=(), sunk=()) if rest else None
+    return inside(*complete(tube, elements), x, y, z)
+
+
+def by_kernel() -> AbstractContextManager[None]:
+    """Inside it scenes are rendered on a GPU by one CUDA kernel; the same scenes up to rounding."""
+    return evaluated_by(SceneKernel())
