@@ -14,18 +14,18 @@ from lesionkit.detector import Detector
 from lesionkit.devices import seed_everything
 from lesionkit.fitting import TrainConfig
 from lesionkit.preprocess import preprocess
-from lesionkit.scenes import SceneConfig, render, render_scenes
-from lesionkit.scenes import march as raymarch
+from lesionkit.scenes import SceneConfig, compiled, render, render_scenes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "recipes" / "reference"))
 
+import fused
 from depth_stages import fresh_scenes
 from variation import Views, unpacked
 
 pytestmark = pytest.mark.gpu
 
 
-@pytest.mark.parametrize("how", [nullcontext, raymarch.compiled], ids=["plain", "compiled"])
+@pytest.mark.parametrize("how", [nullcontext, compiled, fused.by_kernel], ids=["plain", "compiled", "kernel"])
 @pytest.mark.parametrize("name", ["standard", "hard", "examination"])
 def test_scenes_are_those_of_the_cpu(gpu, name, how, monkeypatch):
     monkeypatch.setattr(render, "LARGEST_CHUNK", 8)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -28,7 +29,7 @@ def assert_equal(found: Scenes, wanted: Scenes) -> None:
 def test_what_is_read_is_what_was_rendered(tmp_path):
     wanted = render_scenes(5, 32, 3, "cpu", CONFIG)
     assert_equal(collect(tmp_path), wanted)
-    with mock.patch.object(scene_cache, "stream_scenes", side_effect=AssertionError("rendered again")):
+    with mock.patch.object(scene_cache, "render_scenes", side_effect=AssertionError("rendered again")):
         assert_equal(collect(tmp_path), wanted)
 
 
@@ -48,9 +49,12 @@ def test_other_scenes_have_another_place(tmp_path, other):
 
 def test_another_renderer_has_another_place(tmp_path, monkeypatch):
     before = scene_cache.key(32, 0, "cpu", CONFIG)
-    changed = tmp_path / "shading.py"
-    changed.write_text("# another way to shade")
-    monkeypatch.setattr(scene_cache.shading, "__file__", str(changed))
+    others = {path.stem for path in Path(scene_cache.__file__).parent.glob("*.py")} - {"__init__", "cache"}
+    assert {path.stem for path in scene_cache.RENDERER} == others
+    changed = tmp_path / "light.py"
+    changed.write_text("# another light")
+    sources = [changed if path.name == changed.name else path for path in scene_cache.RENDERER]
+    monkeypatch.setattr(scene_cache, "RENDERER", sources)
     assert scene_cache.key(32, 0, "cpu", CONFIG) != before
 
 
@@ -82,11 +86,7 @@ def test_two_processes_at_once(tmp_path):
     assert not list(tmp_path.glob("*/.*"))
 
 
-def test_clear_and_errors(tmp_path):
-    collect(tmp_path / "kept")
-    scene_cache.clear(tmp_path / "kept")
-    assert not (tmp_path / "kept").exists()
-    scene_cache.clear(tmp_path / "never-there")
+def test_errors(tmp_path):
     with pytest.raises(SceneError):
         collect(tmp_path, size_px=30)
     with pytest.raises(SceneError, match="at least one"):

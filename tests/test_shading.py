@@ -6,8 +6,18 @@ import pytest
 import torch
 from test_raymarch import straight
 
-from lesionkit.scenes import light as shading
-from lesionkit.scenes.light import Appearance, Light
+from lesionkit.scenes.light import (
+    BLOTCH,
+    GRAIN,
+    MOTTLE,
+    Appearance,
+    Light,
+    openness,
+    place_on_wall,
+    radiance,
+    texture_bank,
+    wall_texture,
+)
 
 
 def lamp(at=((0.0, 0.0), (0.0, 0.0)), balance=1.0, fall_off=2.0, wrap=0.22, ambient=0.0, occlusion=0.0) -> Light:
@@ -30,7 +40,7 @@ def shine(distance=10.0, gloss=0.0, normal=None, light=None, open_=1.0) -> torch
     colour, facing = torch.tensor([0.6, 0.3, 0.2]).view(1, 3, 1), facing if normal is None else normal
     light = light or lamp()
     flat, open_ = torch.zeros(1, 1), torch.full((1, 1), open_)
-    return shading.radiance(colour, facing, point, torch.eye(3)[None], look(gloss), light, flat, open_)
+    return radiance(colour, facing, point, torch.eye(3)[None], look(gloss), light, flat, open_)
 
 
 def test_light_falls_with_the_squared_distance():
@@ -54,10 +64,10 @@ def test_the_texture_bank_is_standardised_periodic_and_leaves_the_global_generat
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    shading.texture_bank.cache_clear()
-    bank = shading.texture_bank()
+    texture_bank.cache_clear()
+    bank = texture_bank()
     torch.testing.assert_close(torch.rand(1), expected)
-    plain = bank[:, [shading.BLOTCH, shading.MOTTLE, shading.GRAIN]]
+    plain = bank[:, [BLOTCH, MOTTLE, GRAIN]]
     torch.testing.assert_close(plain.std(dim=(2, 3)), torch.ones(12, 3), rtol=1e-3, atol=0)
     assert plain.mean(dim=(2, 3)).abs().max() < 1e-4
     seam = (bank[..., 0] - bank[..., -1]).square().mean()
@@ -88,7 +98,7 @@ def texture_on_a_ring(radius_mm: float, count: int = 720) -> torch.Tensor:
     angle = torch.arange(count) / count * 2 * torch.pi
     ring = torch.stack([radius_mm * angle.cos(), radius_mm * angle.sin(), torch.full_like(angle, 60.0)])[None]
     coarse = replace(look(), texture_mm=torch.full((1, 1), 30.0), tile=torch.zeros(1, 1).long())
-    return shading.wall_texture(TUBE, coarse, shading.place_on_wall(TUBE, ring))[0]
+    return wall_texture(TUBE, coarse, place_on_wall(TUBE, ring))[0]
 
 
 def change_per_mm(radius_mm: float) -> torch.Tensor:
@@ -114,7 +124,7 @@ def test_openness_is_full_on_a_straight_wall_and_small_in_a_corner():
     """On the wall of a tube, on its flat end, and where they meet."""
     points = torch.tensor([[20.0, 0.0, 20.0], [0.0, 0.0, 60.0], [19.0, 0.0, 59.0]]).T[None]
     normal = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]]).T[None]
-    wall, end, corner = shading.openness(TUBE, None, normal, points)[0].tolist()
+    wall, end, corner = openness(TUBE, None, normal, points)[0].tolist()
     assert wall == pytest.approx(1, abs=0.01)
     assert end == pytest.approx(1, abs=0.01)
     assert corner < 0.3

@@ -7,7 +7,6 @@ moved there in one step: two processes may render the same chunk at a time, and 
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -38,8 +37,8 @@ def cached_scenes(
 ) -> Iterator[Scenes]:
     """As `stream_scenes`, read from `folder` (default: the user's cache) where the chunk is there already.
 
-    A scene of 128 px takes 350 KB, one of 256 px 1.4 MB. A damaged file is rendered anew. `clear` empties the folder.
-    Raises SceneError as `stream_scenes` does.
+    A scene of 128 px takes 350 KB, one of 256 px 1.4 MB. A damaged file is rendered anew. Raises SceneError as
+    `stream_scenes` does.
     """
     check_request(n, size_px)
     config, device = config or SceneConfig.standard(), resolve(str(device))
@@ -55,13 +54,8 @@ def cached_scenes(
 
 
 def default_folder() -> Path:
-    """Where scenes are kept when no folder is given."""
+    """Where scenes are kept when no folder is given; may be deleted at any time."""
     return platformdirs.user_cache_path("lesionkit") / "rendered"
-
-
-def clear(folder: Path | None = None) -> None:
-    """Remove all that is kept there; nothing happens when there is no such folder."""
-    shutil.rmtree(folder or default_folder(), ignore_errors=True)
 
 
 def key(size_px: int, seed: int, device: str, config: SceneConfig) -> str:

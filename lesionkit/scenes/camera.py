@@ -1,5 +1,4 @@
-"""The camera of a rendered scene: its rays, and the chain from the light that reaches the lens to what a processor would
-show.
+"""The camera of a rendered scene: its rays, and the chain from the light at the lens to what a processor shows.
 
 Letters: b scenes, h × w pixels. Light is linear and without a unit until `expose`; images are RGB in [0, 1].
 """
@@ -83,7 +82,7 @@ def expose(light: Float[Tensor, "b 3 h w"], camera: Camera, inside: Float[Tensor
     return tone(light * gain * fall.clamp_min(0.1) * camera.tint[:, :, None, None], gamma)
 
 
-def tone(light: Tensor, gamma: Tensor | float = 2.2) -> Tensor:
+def tone(light: Tensor, gamma: Tensor) -> Tensor:
     """A shoulder towards saturation, then display gamma."""
     return (1 - torch.exp(-light.clamp_min(0))).clamp_min(1e-6) ** (1 / gamma)
 
@@ -106,8 +105,16 @@ def aperture(camera: Camera, size_px: int) -> Float[Tensor, "b 1 h w"]:
 
 @lru_cache(maxsize=1)
 def noise_bank() -> Float[Tensor, "3 r c"]:
-    """White noise of mean 0 and deviation 1, read by `sensor` at a place of each scene's own."""
+    """White noise of mean 0 and deviation 1."""
     return torch.randn(3, 512, 512, generator=torch.Generator().manual_seed(20142))
+
+
+def _noise(shift: Tensor, h: int, w: int) -> Float[Tensor, "b 3 h w"]:
+    """The bank's noise from each scene's place `shift` b×2 on; the bank repeats."""
+    bank, device = noise_bank().to(shift.device), shift.device
+    rows = (torch.arange(h, device=device) + shift[:, :1]) % bank.shape[1]
+    columns = (torch.arange(w, device=device) + shift[:, 1:]) % bank.shape[2]
+    return bank[:, rows[:, :, None], columns[:, None]].transpose(0, 1)
 
 
 def sensor(image: Float[Tensor, "b 3 h w"], camera: Camera, shift: Tensor) -> Float[Tensor, "b 3 h w"]:
@@ -115,12 +122,8 @@ def sensor(image: Float[Tensor, "b 3 h w"], camera: Camera, shift: Tensor) -> Fl
     place of the scene's own (`shift`, b×2 integers), so that it is the same on every device and for every batch size.
     """
     image = coarse_colour(blurred(image, camera.blur), camera.chroma)
-    bank = noise_bank().to(image.device)
-    rows = (torch.arange(image.shape[2], device=image.device) + shift[:, :1]) % bank.shape[1]
-    columns = (torch.arange(image.shape[3], device=image.device) + shift[:, 1:]) % bank.shape[2]
-    noise = bank[:, rows[:, :, None], columns[:, None]].transpose(0, 1)
     strength = camera.noise[:, :, None, None] * (1.3 - image)
-    return (image + noise * strength).clamp(0, 1)
+    return (image + _noise(shift, *image.shape[2:]) * strength).clamp(0, 1)
 
 
 def blurred(image: Float[Tensor, "b 3 h w"], share: Float[Tensor, "b 2"]) -> Float[Tensor, "b 3 h w"]:
@@ -136,8 +139,6 @@ def blurred(image: Float[Tensor, "b 3 h w"], share: Float[Tensor, "b 2"]) -> Flo
 
 def coarse_colour(image: Float[Tensor, "b 3 h w"], on: Float[Tensor, "b 1"]) -> Float[Tensor, "b 3 h w"]:
     """Colour at half the resolution of brightness (4:2:0) where `on` is 1."""
-    if not bool((on > 0).any()):
-        return image
     grey = kornia.color.rgb_to_grayscale(image)
     colour = F.avg_pool2d(image - grey, 2)
     colour = F.interpolate(colour, scale_factor=2, mode="bilinear", align_corners=False)
@@ -147,14 +148,9 @@ def coarse_colour(image: Float[Tensor, "b 3 h w"], on: Float[Tensor, "b 1"]) -> 
 def burn_text(image: Float[Tensor, "b 3 h w"], camera: Camera, shift: Tensor) -> Float[Tensor, "b 3 h w"]:
     """Five lines of eight 3×5 glyphs at the left margin of the images whose `text` is 1. What they say is noise: it is
     there so that a network learns that such things mean nothing."""
-    if not bool((camera.text > 0).any()):
-        return image
     h, w = image.shape[2:]
     dot = max(1, h // 128)
-    bank = noise_bank().to(image.device)[0] > 0.2
-    rows = (torch.arange(5 * 8, device=image.device) + shift[:, :1]) % bank.shape[0]
-    columns = (torch.arange(8 * 4, device=image.device) + shift[:, 1:]) % bank.shape[1]
-    glyphs = bank[rows[:, :, None], columns[:, None]]
+    glyphs = _noise(shift, 5 * 8, 8 * 4)[:, 0] > 0.2
     glyphs[:, torch.arange(40) % 8 >= 5] = False  # the space between lines
     glyphs[:, :, torch.arange(32) % 4 == 3] = False  # and between glyphs
     glyphs = glyphs.repeat_interleave(dot, 1).repeat_interleave(dot, 2)[:, None]

@@ -5,7 +5,6 @@ Letters: b scenes, n = h·w pixels, k elements. Light is linear and without a un
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from lesionkit.scenes.march import length_of, scene_function
 from lesionkit.scenes.surface import Elements, Tube
 
-TILE_PX = 256
+TILES, TILE_PX = 12, 256
 OCCLUSION_MM = 4.0  # creases narrower than this are dark
 REFERENCE_MM = 20.0  # where all fall-off exponents give the same light
 INNER_SHARE, OUTER_SHARE = 0.6, 0.9  # of the tube's radius: texture lies across the tube within, around it without
@@ -57,15 +56,15 @@ class Light:
     ambient: Tensor  # light that has been reflected from all around, as if from 20 mm
 
 
-@lru_cache(maxsize=2)
-def texture_bank(tiles: int = 12) -> Float[Tensor, "tiles 4 s s"]:
+@lru_cache(maxsize=1)
+def texture_bank() -> Float[Tensor, "tiles 4 s s"]:
     """Periodic noise tiles (blotch, mottle, vessels, grain), each of mean 0 and deviation 1.
 
     Filtered white noise: a band of spatial frequencies a channel. Made once, always the same: a scene chooses its
     tile and place, so the bank's own seed is not the run's.
     """
     generator = torch.Generator().manual_seed(20141)
-    white = torch.randn(tiles, 4, TILE_PX, TILE_PX, generator=generator)
+    white = torch.randn(TILES, 4, TILE_PX, TILE_PX, generator=generator)
     fx, fy = torch.fft.fftfreq(TILE_PX) * TILE_PX, torch.fft.rfftfreq(TILE_PX) * TILE_PX
     frequency = torch.sqrt(fx[:, None] ** 2 + fy[None] ** 2)  # cycles a tile
     centre = torch.tensor([2.5, 14.0, 5.0, 48.0])[:, None, None]
@@ -80,39 +79,32 @@ def texture_bank(tiles: int = 12) -> Float[Tensor, "tiles 4 s s"]:
     return noise
 
 
-class WallPlace(NamedTuple):
-    """Where on the wall points lie, b×n each."""
-
-    turns: Tensor  # around the tube
-    along: Tensor  # mm
-    x: Tensor  # mm from the centre line
-    y: Tensor
-
-
-def place_on_wall(tube: Tube, points: Float[Tensor, "b 3 n"]) -> WallPlace:
+def place_on_wall(tube: Tube, points: Float[Tensor, "b 3 n"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where on the wall the points lie, b×n each: turns around the tube, mm along it, x and y in mm from its centre."""
     x, y, z = tube.straighten(*points.unbind(1))
     centre_x, centre_y = tube.centre(z)
     x, y = x - centre_x, y - centre_y
-    return WallPlace(torch.atan2(y, x) / 6.28318, z, x, y)
+    return torch.atan2(y, x) / 6.28318, z, x, y
 
 
-def wall_texture(tube: Tube, look: Appearance, place: WallPlace, rate: float = 1.0) -> Float[Tensor, "b 4 n"]:
+def wall_texture(tube: Tube, look: Appearance, place: tuple[Tensor, ...], rate: float = 1.0) -> Float[Tensor, "b 4 n"]:
     """The noise channels on the wall; `rate` times as fine. They lie around the tube, and across it where the wall
     comes near the axis, as a blind end and high folds do: around it all would meet there in a star."""
+    turns, along, x, y = place
     tiles_around = rate * 6.28318 * tube.radius / look.texture_mm
     around = torch.round(tiles_around).clamp_min(1)  # whole tiles, or a seam would show
-    tiles = F.pad(texture_bank().to(place.along.device)[look.tile[:, 0].long()], (0, 1, 0, 1), mode="circular")
+    tiles = F.pad(texture_bank().to(along.device)[look.tile[:, 0].long()], (0, 1, 0, 1), mode="circular")
 
     def read(u: Tensor, v: Tensor) -> Float[Tensor, "b 4 n"]:
         grid = torch.stack([(u + look.tile_x) % 1.0, (v + look.tile_y) % 1.0], dim=-1)[:, None] * 2 - 1
         return F.grid_sample(tiles, grid, mode="bilinear", padding_mode="border", align_corners=True)[:, :, 0]
 
     scale = rate / look.texture_mm
-    from_axis = torch.sqrt(place.x**2 + place.y**2) / tube.radius
+    from_axis = torch.sqrt(x**2 + y**2) / tube.radius
     share = ((OUTER_SHARE - from_axis) / (OUTER_SHARE - INNER_SHARE)).clamp(0, 1)
     share = (share * share * (3 - 2 * share))[:, None]
-    mixed = (1 - share) * read(place.turns * around, place.along * scale)
-    mixed = mixed + share * read(place.x * scale, place.y * scale)
+    mixed = (1 - share) * read(turns * around, along * scale)
+    mixed = mixed + share * read(x * scale, y * scale)
     return mixed / torch.sqrt(share**2 + (1 - share) ** 2)  # a mean of two noises would be a weaker noise
 
 
@@ -124,9 +116,8 @@ def albedo(
     noise = wall_texture(tube, look, place)
     x, y, z = points.unbind(1)
     instance = torch.zeros_like(x, dtype=torch.long)
-    covered = torch.zeros_like(x)
+    covered = pattern = torch.zeros_like(x)
     colour = look.tissue[:, :, None] * (1 + look.blotch[:, :, None] * noise[:, None, BLOTCH]).clamp(0.35, 1.9)
-    pattern = torch.zeros_like(x)
     wall = tube.inside(x, y, z)
     for i in range(elements.count):
         reach = elements.footprint(i, x, y, z)
@@ -135,13 +126,20 @@ def albedo(
         on = on & (elements.radius[:, i, None] > 0) & (reach < 1.6)
         # a flat patch fades out; a raised one changes colour where it leaves the wall
         soft = torch.where(flat, ((1 - reach) * 5).clamp(0, 1), ((1.35 - reach) * 4).clamp(0, 1)) * on
-        blend = soft * look.element_strength[:, i, None]
-        colour = torch.lerp(colour, look.element_colour[:, i, :, None].expand_as(colour), blend[:, None])
+        strength = look.element_strength[:, i, None]
+        colour = torch.lerp(colour, look.element_colour[:, i, :, None].expand_as(colour), (soft * strength)[:, None])
         instance = torch.where(on & elements.is_lesion[:, i, None], i + 1, instance)
-        covered = torch.maximum(covered, soft * look.element_strength[:, i, None].clamp_min(0.15).sqrt())
+        covered = torch.maximum(covered, soft * strength.clamp_min(0.15).sqrt())
         pattern = torch.maximum(pattern, soft * look.element_pattern[:, i, None])
     fine = 1 / (1 + (pixel_mm / 0.45) ** 2)  # what is smaller than a pixel averages out
-    # level sets of a noise are closed loops; where another noise thins them out they become branches
+    line = _vessels(tube, look, place, noise) * fine * (1 - covered)
+    vessel = torch.tensor([0.22, 0.55, 0.45], device=points.device)[None, :, None]
+    grain = 1 + fine[:, None] * (0.35 * look.mottle + 0.35 * pattern)[:, None] * noise[:, None, MOTTLE] * 0.5
+    return (colour * (1 - vessel * line[:, None]) * grain).clamp(0.01, 1), instance, noise[:, GRAIN] * fine
+
+
+def _vessels(tube: Tube, look: Appearance, place: tuple[Tensor, ...], noise: Tensor) -> Float[Tensor, "b n"]:
+    """Level sets of a noise are closed loops; where another noise thins them out they become branches."""
     there = 1 - look.vessel_patches * torch.sigmoid(4 * (noise[:, MOTTLE] + 0.7 * noise[:, BLOTCH]))
     width = look.vessel_width * there.clamp_min(0.05)
     line = torch.exp(-((noise[:, VESSEL] / width) ** 2)) * look.vessel_strength
@@ -150,10 +148,7 @@ def albedo(
         # added, so that its lines leave those of the first
         twig = wall_texture(tube, look, place, rate=2.0)[:, VESSEL] + 0.5 * noise[:, VESSEL]
         line = torch.maximum(line, torch.exp(-((twig / (0.8 * width)) ** 2)) * look.fine_vessels)
-    line = line * there * fine * (1 - covered)
-    vessel = torch.tensor([0.22, 0.55, 0.45], device=points.device)[None, :, None]
-    grain = 1 + fine[:, None] * (0.35 * look.mottle + 0.35 * pattern)[:, None] * noise[:, None, MOTTLE] * 0.5
-    return (colour * (1 - vessel * line[:, None]) * grain).clamp(0.01, 1), instance, noise[:, GRAIN] * fine
+    return line * there
 
 
 def openness(

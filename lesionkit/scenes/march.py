@@ -65,9 +65,13 @@ def march(
     length = length_of(rays) * slope
     depth = start
     for _ in range(steps):
-        x, y, z = (depth * rays[:, c] for c in range(3))
-        depth = (depth + scene_function(tube, elements, x, y, z) / length).clamp(NEAR_MM, FAR_MM)
+        depth = (depth + _along(tube, elements, rays, depth) / length).clamp(NEAR_MM, FAR_MM)
     return depth
+
+
+def _along(tube: Tube, elements: Elements | None, rays: Tensor, depth: Tensor) -> Tensor:
+    """f b×n at that depth of the rays."""
+    return scene_function(tube, elements, *(depth * rays[:, c] for c in range(3)))
 
 
 def length_of(vectors: Float[Tensor, "b 3 *n"]) -> Tensor:
@@ -100,13 +104,11 @@ def polish(
     A step is at most four times the cautious one, so that a ray near an edge does not jump through what it should hit.
     """
     cautious = length_of(rays) * 1.7
-    x, y, z = (depth * rays[:, c] for c in range(3))
-    value = scene_function(tube, elements, x, y, z)
+    value = _along(tube, elements, rays, depth)
     step = value / cautious
     for _ in range(steps):
         depth = (depth + step).clamp(NEAR_MM, FAR_MM)
-        x, y, z = (depth * rays[:, c] for c in range(3))
-        before, value = value, scene_function(tube, elements, x, y, z)
+        before, value = value, _along(tube, elements, rays, depth)
         fall = (before - value) / torch.where(step.abs() < 1e-6, torch.ones_like(step), step)  # of f per mm of depth
         step = value / fall.clamp_min(cautious / 4)
     return depth
@@ -117,8 +119,7 @@ def finish_rays(
 ) -> Float[Tensor, "b n"]:
     """Marches the worst twelfth of the rays to their end. What grazes a fold or an edge creeps along it in small
     steps; those few pixels are the ones on which depth edges are judged."""
-    x, y, z = (depth * rays[:, c] for c in range(3))
-    left = scene_function(tube, elements, x, y, z).abs() / depth
+    left = _along(tube, elements, rays, depth).abs() / depth
     worst = left.topk(depth.shape[1] // 12, dim=1).indices
     chosen = rays.gather(2, worst[:, None].expand(-1, 3, -1))
     settled = march(tube, elements, chosen, depth.gather(1, worst), steps=70)
@@ -130,7 +131,6 @@ def normals(tube: Tube, elements: Elements | None, points: Float[Tensor, "b 3 n"
     epsilon = 0.004 * length_of(points) + 0.02
     total = torch.zeros_like(points)
     for corner in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
-        x, y, z = (points[:, c] + corner[c] * epsilon for c in range(3))
-        value = scene_function(tube, elements, x, y, z)
+        value = scene_function(tube, elements, *(points[:, c] + corner[c] * epsilon for c in range(3)))
         total = total + torch.stack([corner[c] * value for c in range(3)], dim=1)
     return F.normalize(total, dim=1)

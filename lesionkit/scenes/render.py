@@ -205,7 +205,7 @@ def _build_elements(drawn: SceneParameters, base: Tensor, up: Tensor, largest: T
         up=up,
         along=along,
         across=torch.linalg.cross(up, along),
-        is_lesion=torch.tensor(drawn.is_lesion, device=device),
+        is_lesion=torch.from_numpy(np.array(drawn.paris) != "").to(device),
         raised=_in_any_scene(drawn.shape["height"] > 0),
         sunk=_in_any_scene(drawn.shape["height"] < 0),
         **shape,

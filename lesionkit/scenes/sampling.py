@@ -22,6 +22,16 @@ HEIGHT_LIFT = {
     "0-IIc": ((-0.3, -0.12), (0.0, 0.0)),
 }
 
+# what of them is not as on other look-alikes; ranges are tuples: a bubble, a strand of mucus, a diverticulum
+ODD_LOOKALIKES = (
+    {"radius": (0.7, 2.5), "aspect": 1.0, "height": (0.6, 0.9), "lumps": 0.0,
+     "against_tissue": np.array([1.1, 1.2, 1.2]), "strength": (0.1, 0.6), "pattern": 0.0},
+    {"radius": (3.0, 9.0), "aspect": (0.1, 0.35),
+     "colour": np.array([0.85, 0.78, 0.6]), "strength": (0.3, 0.8), "pattern": 0.3},
+    {"radius": (1.5, 4.0), "aspect": (0.7, 1.0), "height": (-1.0, -0.6),
+     "against_tissue": np.array([0.8, 0.7, 0.7]), "strength": (0.0, 0.5), "pattern": 0.0},
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class SceneParameters:
@@ -39,11 +49,6 @@ class SceneParameters:
 
     def __len__(self) -> int:
         return len(self.paris)
-
-    @property
-    def is_lesion(self) -> np.ndarray:
-        """b×k booleans."""
-        return np.array(self.paris) != ""
 
 
 def draw(seed: int, numbers: Sequence[int], config: SceneConfig) -> SceneParameters:
@@ -196,17 +201,8 @@ class SceneSampler:
 
     def _odd(self) -> dict[str, object]:
         """What of a look-alike is different on a bubble, a strand of mucus, or a diverticulum."""
-        kind, extra = self.extra.choice(("bubble", "mucus", "diverticulum")), self.extra.uniform
-        if kind == "bubble":
-            shape = {"radius": extra(0.7, 2.5), "aspect": 1.0, "height": extra(0.6, 0.9), "lumps": 0.0}
-            look = {"against_tissue": np.array([1.1, 1.2, 1.2]), "strength": extra(0.1, 0.6), "pattern": 0.0}
-        elif kind == "mucus":
-            shape = {"radius": extra(3.0, 9.0), "aspect": extra(0.1, 0.35)}
-            look = {"colour": np.array([0.85, 0.78, 0.6]), "strength": extra(0.3, 0.8), "pattern": 0.3}
-        else:
-            shape = {"radius": extra(1.5, 4.0), "aspect": extra(0.7, 1.0), "height": extra(-1.0, -0.6)}
-            look = {"against_tissue": np.array([0.8, 0.7, 0.7]), "strength": extra(0.0, 0.5), "pattern": 0.0}
-        return shape | look
+        kind = ODD_LOOKALIKES[self.extra.integers(3)]
+        return {name: self.extra.uniform(*v) if isinstance(v, tuple) else v for name, v in kind.items()}
 
     def _appearance(self) -> dict[str, object]:
         config, uniform, extra = self.config, self.rng.uniform, self.extra.uniform
