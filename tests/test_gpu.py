@@ -25,6 +25,8 @@ from variation import Views, unpacked
 pytestmark = pytest.mark.gpu
 
 
+# Python 3.12 warns of every fork beside threads; torch's DataLoader forks, and its workers only draw numbers
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("how", [nullcontext, compiled, fused.by_kernel], ids=["plain", "compiled", "kernel"])
 @pytest.mark.parametrize("name", ["standard", "hard", "examination"])
 def test_scenes_are_those_of_the_cpu(gpu, name, how, monkeypatch):

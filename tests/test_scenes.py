@@ -25,6 +25,8 @@ from lesionkit.scenes.surface import FAR_MM, Tube, inside
 
 NAMES = ("basic", "standard", "hard", "examination", "blind_end")
 CONFIGS = {name: getattr(SceneConfig, name)() for name in NAMES}
+# Python 3.12 warns of every fork beside threads; torch's DataLoader forks, and its workers only draw numbers
+FORKS = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 SMOOTH = replace(SceneConfig.basic(), lesion_free=1.0, fold_depth_mm=(0.0, 0.0), noise=(0.0, 0.0))
 
 
@@ -79,12 +81,14 @@ def test_a_scene_does_not_depend_on_batch_chunk_or_first(some, monkeypatch):
     assert_equal(render_scenes(6, 64, 0, "cpu", SceneConfig.hard(), first=4), whole[4:10])
 
 
+@FORKS
 def test_scenes_drawn_ahead_by_other_processes_are_the_same(some, monkeypatch):
     monkeypatch.setattr(render, "CHUNK", 3)
     config = SceneConfig.hard()
     assert_equal(render_scenes(12, 64, 0, "cpu", config, workers=2), some["hard"])
 
 
+@FORKS
 def test_drawing_ahead_leaves_the_global_generators_alone_and_no_process_behind(monkeypatch):
     monkeypatch.setattr(render, "CHUNK", 1)
     torch.manual_seed(5)
@@ -98,6 +102,7 @@ def test_drawing_ahead_leaves_the_global_generators_alone_and_no_process_behind(
     assert torch.equal(torch.rand(1), expected)
 
 
+@FORKS
 def test_what_fails_in_a_process_that_draws_reaches_who_asked():
     impossible = replace(SceneConfig.basic(), classes=("0-IV",))
     with pytest.raises(KeyError, match="0-IV"):

@@ -88,8 +88,8 @@ def render_scenes(
     """Render `n` scenes of size_px × size_px pixels, numbers first, first + 1, … of the stream `seed`.
 
     workers: processes of torch's DataLoader that draw the random numbers ahead of the renderer, which on a GPU waits
-    for them otherwise. Raises SceneError when n < 1, or size_px is no multiple of 4 or below 32 (the march starts at a
-    quarter).
+    for them otherwise; on macOS and Windows a script that asks for them needs `if __name__ == "__main__"`. Raises
+    SceneError when n < 1, or size_px is no multiple of 4 or below 32 (the march starts at a quarter).
     """
     return Scenes.join(list(stream_scenes(n, size_px, seed, device, config, first, workers)))
 

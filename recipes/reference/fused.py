@@ -55,7 +55,7 @@ class FusedError(RuntimeError):
 
 
 def for_gpu(m: int, body: str) -> Loop:
-    """The loop on a CUDA device, by the compiler that torch carries for kernels of its own (torch 2.13; private)."""
+    """The loop on a CUDA device, by the compiler that torch carries for kernels of its own (a private function)."""
     kernel = torch.cuda._compile_kernel(ON_GPU.format(m=m, body=body), "fused")
 
     def run(arguments: list) -> None:
@@ -157,5 +157,6 @@ def _inside(facts: list[Tensor], x: Tensor, y: Tensor, z: Tensor) -> Tensor:
 
 
 def by_kernel() -> AbstractContextManager[None]:
-    """Inside it scenes are rendered on a GPU by one CUDA kernel; the same scenes up to rounding."""
+    """Inside it scenes are rendered on a CUDA device by one kernel, the same up to rounding; on a CPU use
+    `lesionkit.scenes.compiled`."""
     return evaluated_by(SceneKernel())
