@@ -1,6 +1,6 @@
 """Rendered endoluminal scenes with exact depth, masks and lesion sizes: the kit's embedded data.
 
-A camera inside a bent, fused tube; lesions as bumps on its wall; one lamp beside the lens. Every scene is drawn from
+A camera inside a bent, folded tube; lesions as bumps on its wall; one lamp beside the lens. Every scene is drawn from
 its own random stream, keyed by the seed and its number: scene 7 of seed 0 is the same picture whatever the batch, the
 device (up to rounding) or the number of scenes asked for.
 

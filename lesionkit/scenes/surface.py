@@ -1,4 +1,4 @@
-"""What a rendered scene is made of: a bent, fused tube with bumps on its wall, as the zero set of a function.
+"""What a rendered scene is made of: a bent, folded tube with bumps on its wall, as the zero set of a function.
 
 Letters: b scenes, n points a scene, k elements on the wall (lesions and look-alikes).
 Everything is in millimetres, in the camera's frame turned into the tube's: x right, y down, z along the tube.
