@@ -26,8 +26,7 @@ from lesionkit import frames, losses, metrics, training
 from lesionkit.devices import resolve, seed_everything
 from lesionkit.frames import Frames
 from lesionkit.metrics import claims
-from lesionkit.runs import parameters
-from lesionkit.runs.parameters import Profile
+from lesionkit.runs import PROFILES, Profile
 from lesionkit.segmentation import GUIDANCE
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
@@ -45,9 +44,7 @@ def depth_network(profile: Profile, device: torch.device) -> torch.nn.Module:
     return training.train_depth(scenes, config, device, log=silent)[0]
 
 
-def one_seed(
-    seed: int, profile: Profile, net: torch.nn.Module, test: Frames, device: torch.device
-) -> pd.DataFrame:
+def one_seed(seed: int, profile: Profile, net: torch.nn.Module, test: Frames, device: torch.device) -> pd.DataFrame:
     """One row per arm: its means over the test frames, and its thresholds."""
     counts = {"train": profile.train_scenes, "validation": profile.validation_scenes}
     data = {part: frames.rendered_frames(part, n, profile.size_px, seed, kept=True) for part, n in counts.items()}
@@ -88,10 +85,10 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 @click.command()
 @click.option("--seeds", default=5, help="how many trainings of each arm")
 @click.option("--test-scenes", default=256)
-@click.option("--profile", type=click.Choice(list(parameters.PROFILES)), default="quick", help="how long they are")
+@click.option("--profile", type=click.Choice(list(PROFILES)), default="quick", help="how long they are")
 @click.option("--device", default="auto")
 def main(seeds: int, test_scenes: int, profile: str, device: str) -> None:
-    device, settings, start = resolve(device), parameters.PROFILES[profile](), time.monotonic()
+    device, settings, start = resolve(device), PROFILES[profile](), time.monotonic()
     seed_everything(DEPTH_SEED)
     net = depth_network(settings, device)
     test = frames.rendered_frames("test", test_scenes, settings.size_px, TEST_SEED, kept=True)

@@ -12,7 +12,7 @@ import click
 import pandas as pd
 import torch
 
-from lesionkit import metrics, runs
+from lesionkit import files, metrics, runs
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -77,6 +77,6 @@ def write(name: str, facts: dict[str, Any], settings: dict[str, Any], results: d
     """Write results/NAME.json, or NAME_cuda.json for what a GPU did."""
     content = {"benchmark": name, "machine": facts, "settings": settings, "results": results}
     kind = torch.device(facts["device"]).type
-    path = runs.write_json(RESULTS / f"{name if kind == 'cpu' else f'{name}_{kind}'}.json", runs.plain(content))
+    path = files.write_json(RESULTS / f"{name if kind == 'cpu' else f'{name}_{kind}'}.json", files.plain(content))
     click.echo(f"{facts['cpu']}, {facts['cores']} cores, device {facts['device']}, load {facts['load']}")
     click.echo(f"written: {path.relative_to(RESULTS.parent.parent)}")

@@ -1,45 +1,15 @@
-"""The command line. Exit 0 on success, 2 on wrong usage, 1 when some input failed; errors are one line."""
+"""The command line. Exit 0 on success, 2 on wrong usage, 1 when some input failed. What click itself does not refuse is
+one line on stderr."""
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 # The rooms are imported inside the commands: torch and kornia take seconds, `lesionkit --help` should not.
-
-
-class OneLine(click.ClickException):
-    """An error that is told in one line; click adds no usage text to it."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(" ".join(message.split()))
-        self.exit_code = exit_code
-
-
-class Commands(click.Group):
-    """A group whose usage errors are one line, too: its own options' and its commands'."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _usage_in_one_line():
-            return super().make_context(*args, **kwargs)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _usage_in_one_line():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _usage_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except click.exceptions.NoArgsIsHelpError:
-        raise  # no error: `lesionkit` alone shows the help
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "lesionkit"
-        raise OneLine(f"{error.format_message()} See `{command} --help`.", 2) from None
 
 
 @contextmanager
@@ -48,10 +18,12 @@ def _exit_with(code: int, *kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise OneLine(str(error), code) from None
+        told = click.ClickException(" ".join(str(error).split()))
+        told.exit_code = code
+        raise told from None
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lesionkit", prog_name="lesionkit")
 def main() -> None:
     """Depth-guided lesion segmentation in endoscopy images."""
@@ -73,20 +45,11 @@ def main() -> None:
 @click.option("--update-notebooks", is_flag=True, help="Write the executed notebooks back, cleaned.")
 def run(**options: Any) -> None:
     """Run the notebooks in order through papermill."""
-    from lesionkit.runs import chain
+    from lesionkit.runs import ParameterError, chain, planning
 
-    try:
-        with _exit_with(2, chain.ParameterError), _exit_with(1, OSError):
-            folder = chain.execute(chain.RunOptions(**options), click.echo)
-    except chain.NotebookFailed as error:
-        _fail(str(error))
+    with _exit_with(2, ParameterError), _exit_with(1, OSError):
+        folder = chain.execute(planning.plan_run(**options))
     click.echo(f"records, figures and executed notebooks: {folder}")
-
-
-def _fail(text: str) -> NoReturn:
-    """Several lines on stderr (a notebook's traceback is the one error that needs them) and exit 1."""
-    click.echo(f"Error: {text}", err=True)
-    raise SystemExit(1)
 
 
 # --- detect --------------------------------------------------------------------------------------------

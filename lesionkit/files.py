@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and values as JSON knows them."""
+"""Files that are there whole or not at all, digests of them, and values as JSON knows them."""
 
 import hashlib
 import json
@@ -21,6 +21,15 @@ def write_bytes(path: Path, content: bytes) -> None:
         neighbour.unlink(missing_ok=True)
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and digests of all files below a folder; of nothing where nothing is."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    below = sorted(one for one in path.rglob("*") if one.is_file() and "__pycache__" not in one.parts)
+    listed = "".join(f"{one.relative_to(path)} {digest(one)}\n" for one in below)
+    return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
+
+
 def write_json(path: Path, content: Any) -> Path:
     """Write JSON in one step: a reader sees the old file or the whole new one, never a half."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -40,6 +49,4 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if hasattr(value, "tolist"):  # numpy's arrays and numbers, torch's tensors
         return plain(value.tolist())
-    raise TypeError(
-        f"a record cannot hold a {type(value).__name__} ({value!r:.80}); paths go to run.note(...)"
-    )
+    raise TypeError(f"a record cannot hold a {type(value).__name__} ({value!r:.80}); paths go to run.note(...)")

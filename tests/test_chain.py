@@ -6,6 +6,7 @@ A kernel start takes a second or two, so each test runs as few notebooks as its 
 import json
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,10 +16,10 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lesionkit import runs
+from lesionkit import datasets, files, runs
 from lesionkit.datasets import splits as splitting
-from lesionkit.runs import chain, clean, planning
-from lesionkit.runs.chain import NotebookFailed, RunOptions, execute, validate_options
+from lesionkit.runs import clean, planning, resume
+from lesionkit.runs.chain import NotebookFailed, execute
 
 PARAMETERS = """profile: str = "quick"
 dataset: str = "scenes"
@@ -33,9 +34,7 @@ chain.write_text(before + "NAME ")
 path = run.finish({"before": before, "draw": random.random()})"""
 
 
-def make_notebook(
-    folder: Path, name: str, *bodies: str, parameters: str = PARAMETERS, begin: bool = True
-) -> None:
+def make_notebook(folder: Path, name: str, *bodies: str, parameters: str = PARAMETERS, begin: bool = True) -> None:
     start = [f'from lesionkit import runs\nrun = runs.begin("{name}", globals())'] if begin else []
     cells = [
         new_markdown_cell(f"# {name}"),
@@ -44,12 +43,6 @@ def make_notebook(
     ]
     spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": spec}), folder / f"{name}.ipynb")
-
-
-@pytest.fixture(autouse=True)
-def _package_at_rest(monkeypatch):
-    """Somebody may edit the package while its tests run; these are about other inputs."""
-    monkeypatch.setattr(chain, "_package_digest", lambda: "the same")
 
 
 @pytest.fixture
@@ -72,9 +65,11 @@ class Echo:
         self.text += text + ("\n" if nl else "")
 
 
-def options(tmp_path: Path, source: Path, **changes) -> RunOptions:
-    given = {"profile": "smoke", "only": "02,03", "out": tmp_path / "out", "device": "cpu"}
-    return RunOptions(**(given | {"notebooks_dir": source} | changes))
+def planned(tmp_path: Path, source: Path, **changes) -> planning.Plan:
+    given = {"profile": "smoke", "only": "02,03", "out": tmp_path / "out", "device": "cpu", "source": source}
+    plan = planning.plan_run(**(given | changes))
+    # Somebody may edit the package while its tests run; these are about other inputs.
+    return replace(plan, inputs=plan.inputs | {"package": "the same"})
 
 
 def record(folder: Path, name: str) -> dict:
@@ -99,7 +94,7 @@ def test_order_records_resume_and_seed(tmp_path, source):
     out.mkdir()
     (out / "mine.txt").write_text("mine")
     first = Echo()
-    assert execute(options(tmp_path, source, only="3, 02_depth"), first) == out
+    assert execute(planned(tmp_path, source, only="3, 02_depth"), first) == out
     assert ran(first) == ["02_depth", "03_segmentation"]
     assert record(out, "03_segmentation")["results"]["before"] == "02_depth "
     assert record(out, "03_segmentation")["parameters"]["guidance"] == "depth"
@@ -107,16 +102,16 @@ def test_order_records_resume_and_seed(tmp_path, source):
     one = without_environment(out, "02_depth")
 
     again = Echo()
-    execute(options(tmp_path, source, resume=True), again)
+    execute(planned(tmp_path, source, resume=True), again)
     assert ran(again) == []
     assert again.text.count("skipped") == 2
 
     # another seed: everything runs anew; and the same seed in another folder gives the same record
     other = Echo()
-    execute(options(tmp_path, source, only="02", resume=True, out=tmp_path / "other"), other)
+    execute(planned(tmp_path, source, only="02", resume=True, out=tmp_path / "other"), other)
     assert ran(other) == ["02_depth"]
     assert without_environment(tmp_path / "other", "02_depth") == one
-    execute(options(tmp_path, source, only="02", resume=True, seed=1, out=tmp_path / "other"), other)
+    execute(planned(tmp_path, source, only="02", resume=True, seed=1, out=tmp_path / "other"), other)
     assert ran(other) == ["02_depth", "02_depth"]
     assert record(tmp_path / "other", "02_depth")["results"]["draw"] != one["results"]["draw"]
     assert (out / "mine.txt").read_text() == "mine"
@@ -144,13 +139,13 @@ path = run.finish({"loss": history.loss, "weights": net.weight})"""
 def test_resume_goes_on_with_a_training_that_was_killed(tmp_path, source):
     """The kernel dies in the third epoch, as of a kill: two are kept, and the end is that of an unbroken run."""
     make_notebook(source, "02_depth", TRAINING.replace("DEADLY", "False"))
-    execute(options(tmp_path, source, only="02", out=tmp_path / "unbroken"), Echo())
+    execute(planned(tmp_path, source, only="02", out=tmp_path / "unbroken"), Echo())
     make_notebook(source, "02_depth", TRAINING.replace("DEADLY", "True"))
     with pytest.raises(NotebookFailed, match="its kernel died"):
-        execute(options(tmp_path, source, only="02"), Echo())
+        execute(planned(tmp_path, source, only="02"), Echo())
     out = tmp_path / "out"
     assert [path.name[:9] for path in (out / "checkpoints").iterdir()] == ["02_depth-"]
-    execute(options(tmp_path, source, only="02", resume=True), Echo())
+    execute(planned(tmp_path, source, only="02", resume=True), Echo())
     lines = record(out, "02_depth")["environment"]["notes"]["epochs"]
     assert [line[:12] for line in lines] == ["going on aft", "epoch 3/5  l", "epoch 4/5  l", "epoch 5/5  l"]
     assert record(out, "02_depth")["results"] == record(tmp_path / "unbroken", "02_depth")["results"]
@@ -162,15 +157,15 @@ def test_only_an_own_checkpoint_of_the_same_inputs_is_gone_on_from(tmp_path, sou
     folder.mkdir(parents=True)
     for name in ("02_depth-best.pt", "model.pt", f"03_segmentation-{'a' * 16}.pt"):
         (folder / name).write_bytes(b"not of this notebook's run")
-    resuming, anew = (validate_options(options(tmp_path, source, resume=resume)) for resume in (True, False))
+    resuming, anew = (planned(tmp_path, source, resume=going_on) for going_on in (True, False))
     for plan, mark, kept in ((anew, "a", False), (resuming, "a", True), (resuming, "b", False), (anew, "b", False)):
-        with suppress(NotebookFailed), chain._checkpoint(plan, "02_depth", mark * 64):
+        with suppress(NotebookFailed), resume.checkpoint(plan, "02_depth", mark * 64):
             path = Path(os.environ[runs.CHECKPOINT])
             assert path.exists() is kept
             path.write_bytes(b"w")
             raise NotebookFailed("killed")
     assert runs.CHECKPOINT not in os.environ
-    with chain._checkpoint(resuming, "02_depth", "b" * 64):
+    with resume.checkpoint(resuming, "02_depth", "b" * 64):
         assert path.exists()
     assert len(list(folder.iterdir())) == 3, "of this notebook's none is left, and nothing else is gone"
 
@@ -181,63 +176,59 @@ def test_the_long_trainings_keep_their_state(name):
 
 
 def test_resume_looks_at_notebook_package_artefacts_and_everything_after(tmp_path, source, monkeypatch):
-    """No kernel: the record of a finished notebook is put in place, and `_finished` is asked."""
-    plan = validate_options(options(tmp_path, source, only="01,02", resume=True))
-    inputs = chain._inputs(plan)
+    """No kernel: the record of a finished notebook is put in place, and `finished` is asked."""
+    plan = planned(tmp_path, source, only="01,02", resume=True)
     for name in plan.names:
         run = runs.begin(name, {**plan.parameters})
         run.artefact(f"{name}.bin").write_bytes(b"w")
         run.finish({})
         plan.copy(name).parent.mkdir(exist_ok=True)
         plan.copy(name).write_text("{}")
-        assert chain._finished(plan, inputs) == plan.names[: plan.names.index(name)]  # not stamped yet
-        chain._stamp(plan, name, chain.fingerprint(plan, name, inputs))
-    assert chain._finished(plan, inputs) == ("01_data", "02_depth")
+        assert resume.finished(plan) == plan.names[: plan.names.index(name)]  # not stamped yet
+        resume.stamp(plan, name, resume.fingerprint(plan, name))
+    assert resume.finished(plan) == ("01_data", "02_depth")
 
-    assert chain._finished(plan, {**inputs, "package": "changed"}) == ()
+    assert resume.finished(replace(plan, inputs=plan.inputs | {"package": "changed"})) == ()
     (plan.dir / "artefacts" / "02_depth.bin").unlink()
-    assert chain._finished(plan, inputs) == ("01_data",)
+    assert resume.finished(plan) == ("01_data",)
     make_notebook(source, "01_data", "1 + 1")  # 02 is unchanged, but comes after a notebook that runs
     (plan.dir / "artefacts" / "02_depth.bin").write_bytes(b"w")
-    assert chain._finished(plan, inputs) == ()
+    assert resume.finished(plan) == ()
 
 
 def test_resume_looks_at_what_earlier_notebooks_left(tmp_path, source):
     """03 that ran alone took the shipped depth network; once 02 has left one, it runs anew. 01 does not care."""
-    plan = validate_options(options(tmp_path, source, only="01,03", resume=True))
-    inputs = chain._inputs(plan)
+    plan = planned(tmp_path, source, only="01,03", resume=True)
     for name in plan.names:
         runs.begin(name, {**plan.parameters, "guidance": "depth"}).finish({})
         plan.copy(name).parent.mkdir(exist_ok=True)
         plan.copy(name).write_text("{}")
-        chain._stamp(plan, name, chain.fingerprint(plan, name, inputs))
-    assert chain._finished(plan, inputs) == ("01_data", "03_segmentation")
+        resume.stamp(plan, name, resume.fingerprint(plan, name))
+    assert resume.finished(plan) == ("01_data", "03_segmentation")
     weights = plan.dir / "artefacts" / "depth.safetensors"
     weights.parent.mkdir(exist_ok=True)
     weights.write_bytes(b"trained")
-    assert chain._finished(plan, inputs) == ("01_data",)
+    assert resume.finished(plan) == ("01_data",)
 
 
 def test_resume_looks_at_the_table_that_a_notebook_shows(tmp_path, source):
-    plan = validate_options(options(tmp_path, source))
-    before = chain._inputs(plan)
+    plan = planned(tmp_path, source)
     (source.parent / "figures").mkdir()
     (source.parent / "figures" / "depth_transfer.csv").write_text("set,estimator\n")
-    assert chain._inputs(plan) != before
+    assert planned(tmp_path, source).inputs != plan.inputs
 
 
-def test_the_package_digest_follows_every_file(tmp_path, monkeypatch):
-    monkeypatch.undo()  # the real function
+def test_the_digest_of_the_package_follows_every_file(tmp_path):
     (tmp_path / "assets").mkdir()
     for name in ("chain.py", "assets/weights.bin"):
         (tmp_path / name).write_bytes(b"one")
-    monkeypatch.setattr(chain, "__file__", str(tmp_path / "chain.py"))
-    before = chain._package_digest()
+    before = files.digest(tmp_path)
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "chain.pyc").write_bytes(b"x")
-    assert chain._package_digest() == before
+    assert files.digest(tmp_path) == before
     (tmp_path / "assets" / "weights.bin").write_bytes(b"two")
-    assert chain._package_digest() != before
+    assert files.digest(tmp_path) != before
+    assert Path(files.__file__).parent == planning.PACKAGE
 
 
 # --- failures ---------------------------------------------------------------------------------------------
@@ -247,10 +238,10 @@ def test_a_failing_notebook_stops_the_chain(tmp_path, source):
     make_notebook(source, "02_depth", "def deep():\n    return {}['missing key']", "deep()")
     out = tmp_path / "out"
     for name in ("02_depth", "03_segmentation"):  # of an earlier run: must not look like results of this one
-        runs.write_json(out / "records" / f"{name}.json", {})
+        files.write_json(out / "records" / f"{name}.json", {})
     echo = Echo()
     with pytest.raises(NotebookFailed) as caught:
-        execute(options(tmp_path, source), echo)
+        execute(planned(tmp_path, source), echo)
     text = str(caught.value)
     assert "KeyError: 'missing key'" in text
     assert "deep()" in text
@@ -270,7 +261,7 @@ def test_a_failing_notebook_stops_the_chain(tmp_path, source):
 def test_a_dead_kernel_and_a_missing_record_are_failures(tmp_path, source, body, words):
     make_notebook(source, "02_depth", body, begin=False)
     with pytest.raises(NotebookFailed, match=words):
-        execute(options(tmp_path, source, only="02"), Echo())
+        execute(planned(tmp_path, source, only="02"), Echo())
 
 
 def test_papermill_with_an_unknown_parameter_fails(tmp_path, source):
@@ -310,14 +301,14 @@ def test_papermill_with_an_unknown_parameter_fails(tmp_path, source):
 )
 def test_wrong_options_are_found_before_anything_is_made(tmp_path, source, change, words):
     with pytest.raises(runs.ParameterError, match=words):
-        execute(options(tmp_path, source, **change), Echo())
+        execute(planned(tmp_path, source, **change), Echo())
     assert not (tmp_path / "out").exists()
 
 
 def test_out_must_not_be_a_file(tmp_path, source):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(runs.ParameterError, match="a file stands there"):
-        validate_options(options(tmp_path, source, out=tmp_path / "file"))
+        planned(tmp_path, source, out=tmp_path / "file")
 
 
 def test_a_folder_of_which_one_part_shows_no_lesion_is_refused_at_once(tmp_path, source):
@@ -329,15 +320,31 @@ def test_a_folder_of_which_one_part_shows_no_lesion_is_refused_at_once(tmp_path,
             cv2.imwrite(str(tmp_path / "own" / "images" / f"{stem}.png"), np.full((40, 40, 3), 90, np.uint8))
             mask = np.full((40, 40), 255 * (part != "validation"), np.uint8)
             cv2.imwrite(str(tmp_path / "own" / "masks" / f"{stem}.png"), mask)
-    with pytest.raises(chain.ParameterError, match=r"no image of the validation part of folder:.* shows a lesion"):
-        validate_options(options(tmp_path, source, dataset=f"folder:{tmp_path / 'own'}"))
+    with pytest.raises(runs.ParameterError, match=r"no image of the validation part of folder:.* shows a lesion"):
+        planned(tmp_path, source, dataset=f"folder:{tmp_path / 'own'}")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_data_set_is_opened_once_and_its_files_decide(tmp_path, source, monkeypatch):
+    for kind in ("images", "masks"):
+        (tmp_path / "own" / kind).mkdir(parents=True)
+        for i in range(8):
+            cv2.imwrite(str(tmp_path / "own" / kind / f"{i}.png"), np.full((40, 40, 3), 255, np.uint8))
+    opened, really = [], datasets.open_dataset
+    monkeypatch.setattr(datasets, "open_dataset", lambda name: opened.append(name) or really(name))
+    monkeypatch.chdir(tmp_path)
+    plan = planned(tmp_path, source, dataset="folder:own")
+    assert opened == ["folder:own"]
+    assert plan.parameters["dataset"] == f"folder:{tmp_path / 'own'}"  # a kernel works in another folder
+    assert planned(tmp_path, source, dataset="folder:own").inputs == plan.inputs
+    os.utime(tmp_path / "own" / "masks" / "3.png", (1, 1))
+    assert planned(tmp_path, source, dataset="folder:own").inputs != plan.inputs
 
 
 def test_two_runs_do_not_write_into_one_folder(tmp_path, source):
     (tmp_path / "out").mkdir()
-    with filelock.FileLock(tmp_path / "out" / ".lock"), pytest.raises(chain.ParameterError, match="another run is"):
-        execute(options(tmp_path, source), Echo())
+    with filelock.FileLock(tmp_path / "out" / ".lock"), pytest.raises(runs.ParameterError, match="another run is"):
+        execute(planned(tmp_path, source), Echo())
     assert [path.name for path in (tmp_path / "out").iterdir()] in ([], [".lock"])
 
 
@@ -346,25 +353,25 @@ def test_a_folder_that_cannot_be_written_to_is_a_wrong_option(tmp_path, source, 
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refused)  # root may write anywhere
-    with pytest.raises(chain.ParameterError, match=r"cannot be written to \(Permission denied\): give another --out"):
-        execute(options(tmp_path, source), Echo())
+    with pytest.raises(runs.ParameterError, match=r"cannot be written to \(Permission denied\): give another --out"):
+        execute(planned(tmp_path, source), Echo())
 
 
 def test_a_notebook_must_exist_and_declare_the_parameters(tmp_path, source):
     make_notebook(source, "02_depth", parameters="seed: int = 0")
     with pytest.raises(runs.ParameterError, match="profile, dataset, device, run_dir"):
-        validate_options(options(tmp_path, source))
+        planned(tmp_path, source)
     (source / "02_depth.ipynb").unlink()
     with pytest.raises(runs.ParameterError, match="does not exist"):
-        validate_options(options(tmp_path, source))
+        planned(tmp_path, source)
 
 
 def test_only_does_not_mix_two_runs(tmp_path, source):
-    runs.begin("01_data", {**validate_options(options(tmp_path, source, seed=5)).parameters}).finish({})
+    runs.begin("01_data", {**planned(tmp_path, source, seed=5).parameters}).finish({})
     with pytest.raises(runs.ParameterError, match="seed 5, not 0"):
-        validate_options(options(tmp_path, source, only="02"))
-    assert validate_options(options(tmp_path, source, only="02", seed=5)).names == ("02_depth",)
-    assert validate_options(options(tmp_path, source, only=None)).names == runs.NOTEBOOKS
+        planned(tmp_path, source, only="02")
+    assert planned(tmp_path, source, only="02", seed=5).names == ("02_depth",)
+    assert planned(tmp_path, source, only=None).names == runs.NOTEBOOKS
 
 
 def test_select_keeps_the_order_of_the_chain(source):
@@ -385,7 +392,8 @@ def test_update_notebooks_writes_back_clean_copies(tmp_path, source):
     make_notebook(source, "02_depth", BODY, show)
     before = nbformat.read(source / "02_depth.ipynb", as_version=4)
     untouched = (source / "01_data.ipynb").read_bytes()
-    execute(options(tmp_path, source, profile="quick", only="02", update_notebooks=True), Echo())
+    execute(planned(tmp_path, source, profile="quick", only="02", update_notebooks=True), Echo())
+    assert record(tmp_path / "out", "02_depth")["parameters"]["profile"] == "quick"  # whatever LESIONKIT_PROFILE says
     after = nbformat.read(source / "02_depth.ipynb", as_version=4)
 
     assert [cell.source for cell in after.cells] == [cell.source for cell in before.cells]
@@ -406,7 +414,7 @@ def test_a_notebook_that_warns_or_shows_a_path_is_not_written_back(tmp_path, sou
     make_notebook(source, "02_depth", BODY, 'import warnings\nwarnings.warn("careful")')
     before = (source / "02_depth.ipynb").read_bytes()
     with pytest.raises(NotebookFailed, match=r"stderr.*careful"):
-        execute(options(tmp_path, source, profile="quick", only="02", update_notebooks=True), Echo())
+        execute(planned(tmp_path, source, profile="quick", only="02", update_notebooks=True), Echo())
     assert (source / "02_depth.ipynb").read_bytes() == before
 
     shown = new_code_cell("run.dir", outputs=[nbformat.v4.new_output("stream", text=f"{tmp_path}/out\n")])

@@ -1,4 +1,4 @@
-"""The command line: exit codes, one-line errors, and what reaches the rooms behind it."""
+"""The command line: exit codes, errors, and what reaches the rooms behind it."""
 
 import json
 import subprocess
@@ -97,26 +97,40 @@ def test_help_and_version_do_not_load_torch():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("detect", "x.png"), ("--out",)),
-        (("detect", "--out", "o"), ("INPUT",)),
-        (("run", "--sead", "1"), ("--seed",)),
-        (("run", "--seed", "one"), ("'one'",)),
         (("run", "--seed", "-1"), ("whole number from 0",)),
         (("run", "--profile", "fast"), ("smoke, quick, full",)),
         (("run", "--dataset", "kvasir"), ("kvasir-seg",)),
         (("run", "--device", "tpu"), ("auto, cpu",)),
         (("run", "--only", "9"), ("01_data",)),
         (("run", "--update-notebooks", "--seed", "2"), ("--seed",)),
-        (("fly",), ("fly",)),
-        (("--fly",), ("--fly",)),
         (("detect", "x.png", "--out", "o" * 300), ("File name too long",)),
         (("detect", "x.png", "--out", "o", "--weights", "w" * 300), ("File name too long",)),
         (("fetch", "imagenet"), ("kvasir-seg",)),
         (("verify", "imagenet"), ("kvasir-seg",)),
     ],
 )
-def test_wrong_usage_is_one_line_and_exit_2(arguments, words):
+def test_a_wrong_value_is_one_line_and_exit_2(arguments, words):
     one_line_error(call(*arguments), 2, *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("detect", "x.png"), "--out"),
+        (("detect", "--out", "o"), "INPUT"),
+        (("detect", "x.png", "--out", "o", "--every", "0"), "--every"),
+        (("detect", "x.png", "--out", "o", "--threshold", "high"), "--threshold"),
+        (("run", "--sead", "1"), "--seed"),
+        (("run", "--seed", "one"), "'one'"),
+        (("fly",), "fly"),
+        (("--fly",), "--fly"),
+    ],
+)
+def test_wrong_usage_is_told_in_clicks_own_words_and_exit_2(arguments, word):
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Usage: ")
+    assert word in result.stderr.splitlines()[-1]
 
 
 # --- run --------------------------------------------------------------------------------------------------
@@ -126,19 +140,27 @@ def test_run_passes_its_options_on(tmp_path, monkeypatch):
     from lesionkit.runs import chain
 
     seen = []
-    monkeypatch.setattr(chain, "execute", lambda options, echo: seen.append(options) or tmp_path)
+    monkeypatch.setattr(chain, "execute", lambda plan: seen.append(plan) or tmp_path)
     result = call("run", "--profile", "smoke", "--seed", 7, "--only", "02,03", "--out", tmp_path, "--resume")
     assert result.exit_code == 0
-    assert seen == [
-        chain.RunOptions(profile="smoke", seed=7, only="02,03", out=str(tmp_path), resume=True, device="auto")
-    ]
+    (plan,) = seen
+    assert plan.names == ("02_depth", "03_segmentation")
+    assert plan.parameters == {
+        "profile": "smoke",
+        "dataset": "scenes",
+        "seed": 7,
+        "device": "auto",
+        "run_dir": str(tmp_path),
+    }
+    assert plan.resume
+    assert not plan.update_notebooks
     assert str(tmp_path) in result.stdout
 
 
 def test_a_failing_notebook_shows_its_traceback_and_exits_1(monkeypatch):
     from lesionkit.runs import chain
 
-    def failing(options, echo):
+    def failing(plan):
         raise chain.NotebookFailed("02_depth failed in cell [3]\nTraceback\nKeyError: 'x'")
 
     monkeypatch.setattr(chain, "execute", failing)
@@ -181,7 +203,7 @@ def test_a_taken_name_is_told(tmp_path, image):
     assert (tmp_path / "out" / "a_more_mask.png").is_file()
 
 
-@pytest.mark.parametrize("threshold", ["0", "1", "-0.5", "1.5", "nan", "high"])
+@pytest.mark.parametrize("threshold", ["0", "1", "-0.5", "1.5", "nan"])
 def test_a_threshold_outside_0_and_1_is_exit_2(tmp_path, image, threshold):
     one_line_error(call("detect", image, "--out", tmp_path / "out", "--threshold", threshold), 2, "threshold")
     assert not (tmp_path / "out").exists()
@@ -190,12 +212,9 @@ def test_a_threshold_outside_0_and_1_is_exit_2(tmp_path, image, threshold):
 def test_weights_and_devices_that_do_not_fit_are_exit_2(tmp_path, image):
     (tmp_path / "other.safetensors").write_bytes(b"x")
     out = ("--out", tmp_path / "out")
-    one_line_error(
-        call("detect", image, *out, "--weights", tmp_path / "other.safetensors"), 2, "does not fit: it"
-    )
+    one_line_error(call("detect", image, *out, "--weights", tmp_path / "other.safetensors"), 2, "does not fit: it")
     one_line_error(call("detect", image, *out, "--weights", tmp_path / "no.safetensors"), 2, "does not exist")
     one_line_error(call("detect", image, *out, "--device", "tpu"), 2, "auto, cpu")
-    one_line_error(call("detect", image, *out, "--every", "0"), 2, "--every")
     assert not (tmp_path / "out").exists()
 
 

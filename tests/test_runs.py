@@ -90,9 +90,22 @@ def test_a_parameter_that_papermill_injected_must_be_declared(tmp_path):
     cells = ["", "profile: str = 'quick'", "# Parameters\nseed = 3\nprofil = 'smoke'\n"]
     with pytest.raises(runs.ParameterError, match=r"no parameter 'profil' \(did you mean profile\?\)"):
         begin(tmp_path, In=cells)
-    begin(
-        tmp_path, In=["", "profil = 1", "# Parameters\nseed = 3"]
-    )  # a cell of the reader's own is no parameter
+    begin(tmp_path, In=["", "profil = 1", "# Parameters\nseed = 3"])  # a cell of the reader's own is no parameter
+
+
+def test_a_variable_names_the_profile_of_a_notebook_that_was_given_none(tmp_path, monkeypatch):
+    given = ["", "# Parameters\nprofile = 'quick'"]
+    monkeypatch.setenv("LESIONKIT_PROFILE", "full")
+    assert begin(tmp_path, profile="quick").profile == runs.full()
+    assert begin(tmp_path, profile="quick", In=["", "# Parameters\nseed = 3"]).profile == runs.full()
+    assert begin(tmp_path, profile="quick", In=given).profile == runs.quick()  # papermill's word counts
+    assert begin(tmp_path, profile="smoke").profile == runs.smoke()  # and the reader's
+    monkeypatch.setenv("LESIONKIT_PROFILE", "fast")
+    with pytest.raises(runs.ParameterError, match="LESIONKIT_PROFILE is 'fast', but must be one of smoke, quick, full"):
+        begin(tmp_path, profile="quick")
+    assert begin(tmp_path, profile="quick", In=given).profile == runs.quick()
+    monkeypatch.delenv("LESIONKIT_PROFILE")
+    assert begin(tmp_path, profile="quick").profile == runs.quick()
 
 
 def test_the_seed_decides_every_generator(tmp_path):
@@ -164,9 +177,7 @@ def test_equal_runs_differ_under_environment_only(tmp_path, folder_dataset):
     assert one["environment"]["artefacts"] == ["weights.bin"]
     assert one["environment"]["dataset"] == f"folder:{folder_dataset}"
     assert one["parameters"]["dataset"] == "folder"
-    results = [
-        {key: part for key, part in each.items() if key != "environment"} for each in (one, two, other)
-    ]
+    results = [{key: part for key, part in each.items() if key != "environment"} for each in (one, two, other)]
     assert results[0] == results[1] != results[2]
     assert str(tmp_path) not in json.dumps(results)
 

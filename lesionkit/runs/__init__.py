@@ -1,32 +1,26 @@
 """Runs of the notebooks: profiles and parameters, the run of one notebook and its record, the chain of all of them."""
 
-from lesionkit.runs.parameters import (
-    EXTRA_NOTEBOOKS,
-    EXTRAS,
-    NOTEBOOKS,
-    PROFILES,
-    ParameterError,
-    Profile,
-    full,
-    quick,
-    smoke,
-)
-from lesionkit.runs.records import (
-    CHECKPOINT,
-    Run,
-    begin,
-    default_dir,
-    depth_network,
-    notebooks_dir,
-    plain,
-    run_detector,
-    versions,
-    write_bytes,
-    write_json,
-)
+from lesionkit.runs.artefacts import depth_network, run_detector
+from lesionkit.runs.parameters import EXTRA_NOTEBOOKS, EXTRAS, NOTEBOOKS, ParameterError
+from lesionkit.runs.profiles import PROFILES, Profile, full, quick, smoke
+from lesionkit.runs.records import CHECKPOINT, Run, begin, default_dir, notebooks_dir, versions
 
 __all__ = [
-    "CHECKPOINT", "EXTRAS", "EXTRA_NOTEBOOKS", "NOTEBOOKS", "PROFILES", "ParameterError", "Profile", "Run", "begin",
-    "default_dir", "depth_network", "full", "notebooks_dir", "plain", "quick", "run_detector", "smoke", "versions",
-    "write_bytes", "write_json",
-]  # fmt: skip
+    "CHECKPOINT",
+    "EXTRAS",
+    "EXTRA_NOTEBOOKS",
+    "NOTEBOOKS",
+    "PROFILES",
+    "ParameterError",
+    "Profile",
+    "Run",
+    "begin",
+    "default_dir",
+    "depth_network",
+    "full",
+    "notebooks_dir",
+    "quick",
+    "run_detector",
+    "smoke",
+    "versions",
+]

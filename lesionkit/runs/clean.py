@@ -1,6 +1,8 @@
 """Executed notebooks made fit to be committed: what papermill and the clock left goes, pictures stay."""
 
-from nbformat import NotebookNode, validate
+from copy import deepcopy
+
+from nbformat import NotebookNode, from_dict, validate
 
 INJECTED = "injected-parameters"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -13,47 +15,30 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
 
     The cell tagged `parameters` stays as it is. Raises nbformat's ValidationError for what is no notebook.
     """
-    cells = [_cleaned_cell(cell) for cell in notebook.cells if INJECTED not in cell.metadata.get("tags", [])]
-    _renumber(cells)
+    result = deepcopy(notebook)
     language = {"name": "python", **notebook.metadata.get("language_info", {})}
     language.pop("version", None)  # of the machine, not of the notebook
-    result = NotebookNode(
-        cells=cells,
-        metadata=NotebookNode(kernelspec=NotebookNode(KERNELSPEC), language_info=NotebookNode(language)),
-        nbformat=notebook.nbformat,
-        nbformat_minor=notebook.nbformat_minor,
-    )
+    result.metadata = from_dict({"kernelspec": KERNELSPEC, "language_info": language})
+    result.cells = [cell for cell in result.cells if INJECTED not in cell.metadata.get("tags", [])]
+    for cell in result.cells:
+        _drop_traces(cell)
+    executed = [cell for cell in result.cells if cell.get("execution_count") is not None]
+    for count, cell in enumerate(executed, start=1):
+        for node in (cell, *cell.outputs):
+            if "execution_count" in node:
+                node.execution_count = count
     validate(result)
     return result
 
 
-def _cleaned_cell(cell: NotebookNode) -> NotebookNode:
-    metadata = {key: value for key, value in cell.metadata.items() if key not in TRACES}
-    if not metadata.get("tags", True):
-        del metadata["tags"]  # papermill adds an empty list to every cell
-    result = NotebookNode({**cell, "metadata": NotebookNode(metadata)})
-    if cell.cell_type == "code":
-        result.outputs = [_cleaned_output(output) for output in cell.outputs]
-    return result
-
-
-def _cleaned_output(output: NotebookNode) -> NotebookNode:
-    # Without a kernel a widget's view is an error message with a random number; the still figure follows it.
-    if WIDGET_VIEW not in output.get("data", {}):
-        return NotebookNode(output)
-    data = {kind: content for kind, content in output.data.items() if kind != WIDGET_VIEW}
-    return NotebookNode({**output, "data": NotebookNode(data)})
-
-
-def _renumber(cells: list[NotebookNode]) -> None:
-    count = 0
-    for cell in cells:
-        if cell.cell_type == "code" and cell.execution_count is not None:
-            count += 1
-            cell.execution_count = count
-            for output in cell.outputs:
-                if output.output_type == "execute_result":
-                    output.execution_count = count
+def _drop_traces(cell: NotebookNode) -> None:
+    for name in TRACES:
+        cell.metadata.pop(name, None)
+    if cell.metadata.get("tags") == []:
+        del cell.metadata["tags"]  # papermill adds an empty list to every cell
+    for output in cell.get("outputs", []):
+        # Without a kernel a widget's view is an error message with a random number; the still figure follows it.
+        output.get("data", {}).pop(WIDGET_VIEW, None)
 
 
 def problems(notebook: NotebookNode, private: list[str]) -> list[str]:

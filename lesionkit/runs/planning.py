@@ -1,42 +1,44 @@
-"""What a run of the notebooks will do, from what it was asked for: everything is validated before the first one starts,
-and nothing is made."""
+"""What a run of the notebooks will do. Everything is validated before the first one starts, and nothing is made."""
 
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lesionkit.datasets import samples as datasets
-from lesionkit.runs import parameters
-from lesionkit.runs import records as runs
-from lesionkit.runs.parameters import EXTRA_NOTEBOOKS, NOTEBOOKS, ParameterError
+import papermill
 
+from lesionkit import datasets, devices, files
+from lesionkit.runs.artefacts import ARTEFACTS
+from lesionkit.runs.parameters import (
+    COMMON,
+    EXTRA_NOTEBOOKS,
+    NOTEBOOKS,
+    VALIDATORS,
+    ParameterError,
+    check_run_dir,
+    open_dataset,
+    refusals,
+)
+from lesionkit.runs.records import default_dir, notebooks_dir, read_record, versions
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What `lesionkit run` was asked for; nothing in it is validated yet."""
-
-    profile: str = "quick"
-    dataset: str = "scenes"
-    seed: int = 0
-    out: str | Path | None = None  # None: runs.default_dir
-    only: str | None = None  # numbers or names, separated by commas; None: all
-    resume: bool = False
-    device: str = "auto"
-    update_notebooks: bool = False
-    notebooks_dir: Path | None = None  # None: the checkout's own; tests put theirs here
+PACKAGE = Path(__file__).resolve().parents[1]
+DEFAULTS = {"profile": "quick", "dataset": "scenes", "seed": 0}  # what the committed notebooks show
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Validated options: which notebooks run with what, and where to."""
+    """Which notebooks run, with what, and where to."""
 
-    names: tuple[str, ...]
-    parameters: dict[str, Any]
-    source: Path
-    dir: Path
+    names: tuple[str, ...]  # in the order of the chain
+    parameters: dict[str, Any]  # the five that each of them gets
+    source: Path  # the folder of the notebooks
+    inputs: dict[str, Any]  # what decides the results of all of them
     resume: bool
     update_notebooks: bool
+
+    @property
+    def dir(self) -> Path:
+        return Path(self.parameters["run_dir"])
 
     def notebook(self, name: str) -> Path:
         return self.source / f"{name}.ipynb"
@@ -47,50 +49,70 @@ class Plan:
     def record(self, name: str) -> Path:
         return self.dir / "records" / f"{name}.json"
 
+    def left(self, names: Iterable[str]) -> dict[str, Path]:
+        """Where the notebooks called so leave what later ones take; not all of them do."""
+        return {name: self.dir / "artefacts" / ARTEFACTS[name] for name in names if name in ARTEFACTS}
 
-def validate_options(options: RunOptions) -> Plan:
-    """The plan of a run. Raises ParameterError, one sentence, for the first option that is wrong."""
-    source = Path(options.notebooks_dir or runs.notebooks_dir()).resolve()
-    given = {
-        "profile": options.profile,
-        "dataset": options.dataset,
-        "seed": options.seed,
-        "device": options.device,
-    }
-    values = {name: parameters.VALIDATORS[name](name, value) for name, value in given.items()}
-    _check_files(values["dataset"])
-    if values["dataset"].startswith(datasets.FOLDER):
-        # The kernel works in another directory, so a relative path would mean another folder there.
-        values["dataset"] = f"{datasets.FOLDER}{datasets.folder_of(values['dataset'])}"
-    if options.out is None:
-        folder = runs.default_dir(values["profile"], values["dataset"], values["seed"])
-    else:
-        folder = Path(options.out).absolute()
-    values["run_dir"] = parameters.check_run_dir("--out", str(folder))
-    _check_update(options)
-    names = select(options.only, source, options.update_notebooks)
-    plan = Plan(names, values, source, folder, options.resume, options.update_notebooks)
+
+def plan_run(
+    *,
+    profile: str = DEFAULTS["profile"],
+    dataset: str = DEFAULTS["dataset"],
+    seed: int = DEFAULTS["seed"],
+    device: str = "auto",
+    out: str | Path | None = None,
+    only: str | None = None,
+    resume: bool = False,
+    update_notebooks: bool = False,
+    source: Path | None = None,
+) -> Plan:
+    """The plan of `lesionkit run`, whose options these are. Raises ParameterError, one sentence, for a wrong one.
+
+    Args:
+        out: the folder of the run; None means `default_dir`.
+        only: numbers or names of notebooks, separated by commas; None means all.
+        source: the folder of the notebooks; None means the checkout's own.
+    """
+    source = Path(source or notebooks_dir()).resolve()
+    given = {"profile": profile, "seed": seed, "device": device}
+    values = {name: VALIDATORS[name](name, value) for name, value in given.items()}
+    values["dataset"], samples = _dataset(dataset)
+    folder = default_dir(profile, dataset, seed) if out is None else Path(out).absolute()
+    values["run_dir"] = check_run_dir("--out", str(folder))
+    if update_notebooks:
+        _check_update(values, resume)
+    names = select(only, source, update_notebooks)
+    plan = Plan(names, values, source, _inputs(values, samples, source), resume, update_notebooks)
     for name in names:
         _check_notebook(plan.notebook(name))
     _check_other_results(plan)
     return plan
 
 
-def _check_files(dataset: str) -> None:
-    """A mask of another size or a file that is cut off should not be met by the third notebook, minutes later."""
-    if dataset == "scenes":
-        return
-    try:
-        opened = datasets.open_dataset(dataset)
+def _dataset(name: str) -> tuple[str, tuple[datasets.Sample, ...]]:
+    """The data set's name as a kernel in another folder understands it, and its samples. All files are looked at:
+    a mask of another size or a file that is cut off should not be met by the third notebook, minutes later."""
+    opened = open_dataset("dataset", name)
+    if opened is None:
+        return name, ()
+    with refusals():
         datasets.check_files(opened.samples)
         for part in datasets.PARTS:
             if not any(datasets.read_mask(sample.mask).any() for sample in opened.part(part)):
                 raise ParameterError(
-                    f"no image of the {part} part of {dataset} shows a lesion, so nothing could be learned or measured "
+                    f"no image of the {part} part of {name} shows a lesion, so nothing could be learned or measured "
                     "on it: add images with lesions; parts are dealt by the names"
                 )
-    except datasets.DatasetError as error:
-        raise ParameterError(str(error)) from None
+    return f"{datasets.FOLDER}{opened.root}" if name.startswith(datasets.FOLDER) else name, opened.samples
+
+
+def _check_update(values: dict[str, Any], resume: bool) -> None:
+    """The committed notebooks show the defaults, so only a run with the defaults may replace them."""
+    for name, default in DEFAULTS.items():
+        if values[name] != default:
+            raise ParameterError(f"--update-notebooks needs the default {name} {default!r}: leave out --{name}")
+    if resume:
+        raise ParameterError("--update-notebooks runs every notebook anew: leave out --resume")
 
 
 def select(only: str | None, source: Path, update_notebooks: bool = False) -> tuple[str, ...]:
@@ -108,47 +130,44 @@ def select(only: str | None, source: Path, update_notebooks: bool = False) -> tu
     return tuple(name for name in NOTEBOOKS + extra if name in wanted)
 
 
-def _check_update(options: RunOptions) -> None:
-    """The committed notebooks show the defaults, so only a run with the defaults may replace them."""
-    if not options.update_notebooks:
-        return
-    for name in ("profile", "dataset", "seed"):
-        default = getattr(RunOptions, name)
-        if getattr(options, name) != default:
-            raise ParameterError(f"--update-notebooks needs the default {name} {default!r}: leave out --{name}")
-    if options.resume:
-        raise ParameterError("--update-notebooks runs every notebook anew: leave out --resume")
+def _inputs(values: dict[str, Any], samples: Iterable[datasets.Sample], source: Path) -> dict[str, Any]:
+    """What decides the results of every notebook. Thousands of images are listed (bytes, time of change), not read."""
+    paths = [path for sample in samples for path in (sample.image, sample.mask)]
+    decisive = {name: value for name, value in values.items() if name != "run_dir"}
+    return {
+        "parameters": {**decisive, "device": str(devices.resolve(values["device"]))},
+        "versions": versions(),
+        "package": files.digest(PACKAGE),
+        "data": [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths],
+        "transfer": files.digest(source.parent / "figures" / "depth_transfer.csv"),  # notebook 02 shows this table
+    }
 
 
 def _check_notebook(path: Path) -> None:
     """The notebook exists and takes the five parameters: papermill would only warn, and go on."""
-    import papermill
-
     if not path.is_file():
         raise ParameterError(f"the notebook {path} does not exist: restore it, or choose others with --only")
-    missing = [name for name in parameters.COMMON if name not in papermill.inspect_notebook(str(path))]
+    declared = papermill.inspect_notebook(literal(path))
+    missing = [name for name in COMMON if name not in declared]
     if missing:
         raise ParameterError(f"{path} has no parameter {', '.join(missing)} in the cell tagged `parameters`")
 
 
+def literal(path: Path) -> str:
+    """A path for papermill, which formats what it is given."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def _check_other_results(plan: Plan) -> None:
     """A notebook takes what earlier ones left in the folder: do not mix two runs by way of --only."""
-    for name in (name for name in NOTEBOOKS if name not in plan.names):
-        record = read_record(plan.record(name))
-        if record is not None:
-            theirs = {**record["parameters"], "dataset": record["environment"].get("dataset")}
-            for key in ("profile", "dataset", "seed"):
-                if theirs.get(key) != plan.parameters[key]:
-                    raise ParameterError(
-                        f"{plan.dir} holds {name} of a run with {key} {theirs.get(key)!r}, not "
-                        f"{plan.parameters[key]!r}: give another --out, or run all notebooks"
-                    )
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """A notebook's record, or None where there is none, or a damaged one."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return record if {"parameters", "results", "environment"} <= record.keys() else None
-    except (OSError, ValueError, AttributeError):
-        return None
+    records = {name: read_record(plan.record(name)) for name in NOTEBOOKS if name not in plan.names}
+    for name, record in records.items():
+        if record is None:
+            continue
+        theirs = {**record["parameters"], "dataset": record["environment"].get("dataset")}
+        for key in DEFAULTS:
+            if theirs.get(key) != plan.parameters[key]:
+                raise ParameterError(
+                    f"{plan.dir} holds {name} of a run with {key} {theirs.get(key)!r}, not "
+                    f"{plan.parameters[key]!r}: give another --out, or run all notebooks"
+                )

@@ -1,13 +1,14 @@
-"""What a notebook's run is made of: its parameters, the folder it writes to, and the record of what came out.
+"""The run of one notebook: its parameters, the folder it writes to, and the record of what came out.
 
     run = runs.begin("03_segmentation", globals())  # right after the parameters: validates and seeds
     save_file(weights, run.artefact("depth.safetensors"))  # into DIR/artefacts/depth.safetensors
     run.finish({"dice": 0.81})  # writes DIR/records/03_segmentation.json
 
-`lesionkit.parameters` says what may be asked of a run, `lesionkit.chain` runs the notebooks in order.
+`parameters` says what may be asked of a run, `chain` runs the notebooks in order.
 """
 
 import hashlib
+import json
 import os
 import platform
 import sys
@@ -21,48 +22,12 @@ from typing import Any
 
 import torch
 
-from lesionkit import devices
-from lesionkit.datasets import samples as datasets
-from lesionkit.depth import DepthNet
-from lesionkit.detector import Detector, load_depth
-from lesionkit.files import plain, write_bytes, write_json
-from lesionkit.runs.parameters import (
-    EXTRA_NOTEBOOKS,
-    EXTRAS,
-    NOTEBOOKS,
-    PROFILES,
-    ParameterError,
-    Profile,
-    check_parameters,
-    full,
-    quick,
-    smoke,
-)
-
-__all__ = [
-    "CHECKPOINT",
-    "EXTRAS",
-    "EXTRA_NOTEBOOKS",
-    "NOTEBOOKS",
-    "PROFILES",
-    "ParameterError",
-    "Profile",
-    "Run",
-    "begin",
-    "default_dir",
-    "depth_network",
-    "full",
-    "notebooks_dir",
-    "plain",
-    "quick",
-    "run_detector",
-    "smoke",
-    "write_bytes",
-    "write_json",
-]
-
+from lesionkit import datasets, devices, files
+from lesionkit.runs.parameters import EXTRAS, ParameterError, check_parameters
+from lesionkit.runs.profiles import PROFILES, Profile
 
 CHECKPOINT = "LESIONKIT_CHECKPOINT"  # the variable by which `lesionkit run` tells a kernel the file
+
 
 # --- places --------------------------------------------------------------------------------------------
 
@@ -80,7 +45,7 @@ def notebooks_dir() -> Path:
 
 def default_dir(profile: str, dataset: str, seed: int) -> Path:
     """Where a run goes that was given no folder: below LESIONKIT_RUNS, else runs/ at the repository root."""
-    if dataset.startswith("folder:"):
+    if dataset.startswith(datasets.FOLDER):
         path = datasets.folder_of(dataset).resolve()
         # Two folders may have one name; the digest of the whole path keeps their runs apart.
         dataset = f"folder-{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
@@ -110,9 +75,7 @@ class Run:
     def artefact(self, name: str) -> Path:
         """DIR/artefacts/`name`, to read or to write; its folder exists."""
         self._artefacts.add(name)
-        path = self.dir / "artefacts" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        return self._folder("artefacts") / name
 
     @property
     def checkpoint(self) -> Path | None:
@@ -124,14 +87,17 @@ class Run:
     @property
     def figures(self) -> Path:
         """DIR/figures, which exists."""
-        path = self.dir / "figures"
+        return self._folder("figures")
+
+    def _folder(self, name: str) -> Path:
+        path = self.dir / name
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters that decide the results. The path of a folder:PATH is a matter of the machine."""
-        dataset = "folder" if self.dataset.startswith("folder:") else self.dataset
+        dataset = "folder" if self.dataset.startswith(datasets.FOLDER) else self.dataset
         return {"profile": self.profile.name, "dataset": dataset, "seed": self.seed, **self.extras}
 
     def environment_line(self) -> str:
@@ -141,9 +107,7 @@ class Run:
 
     def note(self, **facts: Any) -> None:
         """Keep facts that may differ between equal runs (seconds, where weights lay) under `environment`."""
-        self._notes |= plain(
-            {key: str(fact) if isinstance(fact, Path) else fact for key, fact in facts.items()}
-        )
+        self._notes |= files.plain({key: str(fact) if isinstance(fact, Path) else fact for key, fact in facts.items()})
 
     def finish(self, results: dict[str, Any]) -> Path:
         """Write DIR/records/NOTEBOOK.json and return its path. `results` must be equal in every equal run.
@@ -154,10 +118,10 @@ class Run:
         record = {
             "notebook": self.notebook,
             "parameters": self.parameters,
-            "results": plain(results),
+            "results": files.plain(results),
             "environment": self._environment(),
         }
-        return write_json(self.dir / "records" / f"{self.notebook}.json", record)
+        return files.write_json(self.dir / "records" / f"{self.notebook}.json", record)
 
     def _environment(self) -> dict[str, Any]:
         here = self.dir / "artefacts"
@@ -179,6 +143,7 @@ class Run:
 def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
     """Validate the parameters in `namespace` (the notebook's globals()), seed everything, make the folders.
 
+    The profile of a notebook that was given none is that of the variable LESIONKIT_PROFILE, if it is set.
     Raises ParameterError for a parameter that is unknown, missing, ill-typed or impossible.
     """
     values = check_parameters(notebook, namespace)
@@ -187,43 +152,20 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
     for name in ("artefacts", "figures", "records"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     devices.seed_everything(seed)
-    return Run(
-        notebook=notebook,
-        profile=PROFILES[profile](),
-        dataset=dataset,
-        seed=seed,
-        device=devices.resolve(values["device"]),
-        dir=folder,
-        extras={name: values[name] for name in EXTRAS.get(notebook, {})},
-    )
-
-
-# --- what earlier notebooks left -----------------------------------------------------------------------
-
-
-def depth_network(run: Run) -> tuple[DepthNet, str]:
-    """The depth network that 02_depth trained in this run, else the shipped one; and which it is, in words."""
-    path = run.artefact("depth.safetensors")
-    own = path.exists()
-    net = load_depth(path) if own else Detector.from_pretrained("reference", str(run.device)).depth_net
-    which = "trained by 02_depth in this run" if own else "the shipped reference network"
-    return net, _noted(run, "depth_network", which)
-
-
-def run_detector(run: Run) -> tuple[Detector, str]:
-    """The detector that 03_segmentation trained in this run, else the shipped one; and which it is, in words."""
-    path = run.artefact("reference.safetensors")
-    own = path.exists()
-    which = "trained by 03_segmentation in this run" if own else "the shipped reference weights"
-    return Detector.from_pretrained(path if own else "reference", str(run.device)), _noted(run, "detector", which)
-
-
-def _noted(run: Run, what: str, which: str) -> str:
-    run.note(**{what: which})
-    return which
+    extras = {name: values[name] for name in EXTRAS.get(notebook, {})}
+    return Run(notebook, PROFILES[profile](), dataset, seed, devices.resolve(values["device"]), folder, extras)
 
 
 # --- records -------------------------------------------------------------------------------------------
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """A notebook's record, or None where there is none, or a damaged one."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record if {"parameters", "results", "environment"} <= record.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def versions() -> dict[str, str]:
