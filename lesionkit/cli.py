@@ -1,5 +1,4 @@
-"""The command line. Exit 0 on success, 2 on wrong usage, 1 when some input failed. What click itself does not refuse is
-one line on stderr."""
+"""The command line. Exit 0 on success, 2 on wrong usage, 1 when some input failed. A wrong value is told in one line."""
 
 import tempfile
 from collections.abc import Iterator
@@ -34,9 +33,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--profile", default="quick", show_default=True, help="smoke (tests), quick or full (GPU).")
-@click.option(
-    "--dataset", default="scenes", show_default=True, help="scenes, a registry name or folder:PATH."
-)
+@click.option("--dataset", default="scenes", show_default=True, help="scenes, a registry name or folder:PATH.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The one seed of the run.")
 @click.option("--out", type=click.Path(), help="Folder of the run.  [default: runs/PROFILE-DATASET-seedN]")
 @click.option("--only", default=None, help="Some notebooks, by number or name: 02,03.")

@@ -14,7 +14,7 @@ from lesionkit.runs.profiles import PROFILES, quick
 
 NOTEBOOKS = ("01_data", "02_depth", "03_segmentation", "04_loss_ablation", "05_evaluation")
 EXTRA_NOTEBOOKS = ("explore",)
-PROFILE = "LESIONKIT_PROFILE"  # the variable that names the profile of notebooks that are given none: for their tests
+PROFILE_VARIABLE = "LESIONKIT_PROFILE"  # the profile of notebooks that were given none: for their tests
 MAX_SEED = 2**32 - 1  # what numpy's global generator takes
 
 
@@ -38,7 +38,7 @@ def one_of(*allowed: str) -> Callable[[str, Any], str]:
     """A validator: the value is one of the `allowed` strings."""
 
     def check(name: str, value: Any) -> str:
-        if not isinstance(value, str) or value not in allowed:
+        if value not in allowed:
             raise ParameterError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}")
         return value
 
@@ -47,7 +47,7 @@ def one_of(*allowed: str) -> Callable[[str, Any], str]:
 
 def check_seed(name: str, value: Any) -> int:
     """The seed, a whole number. A bool is an int in Python, and never meant as a seed."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEED:
+    if type(value) is not int or not 0 <= value <= MAX_SEED:
         raise ParameterError(f"{name} is {value!r}, but must be a whole number from 0 to {MAX_SEED}")
     return value
 
@@ -124,8 +124,9 @@ def check_parameters(notebook: str, namespace: Mapping[str, Any]) -> dict[str, A
     if missing:
         raise ParameterError(f"{notebook} does not define {', '.join(missing)} in its parameters cell")
     values = {name: check(name, namespace[name]) for name, check in validators.items()}
-    if values["profile"] == quick().name and "profile" not in given:
-        values["profile"] = VALIDATORS["profile"](PROFILE, os.environ.get(PROFILE) or quick().name)
+    wanted = os.environ.get(PROFILE_VARIABLE)
+    if wanted and "profile" not in given and values["profile"] == quick().name:
+        values["profile"] = VALIDATORS["profile"](PROFILE_VARIABLE, wanted)
     return values
 
 

@@ -8,17 +8,9 @@ from typing import Any
 import papermill
 
 from lesionkit import datasets, devices, files
+from lesionkit.runs import parameters
 from lesionkit.runs.artefacts import ARTEFACTS
-from lesionkit.runs.parameters import (
-    COMMON,
-    EXTRA_NOTEBOOKS,
-    NOTEBOOKS,
-    VALIDATORS,
-    ParameterError,
-    check_run_dir,
-    open_dataset,
-    refusals,
-)
+from lesionkit.runs.parameters import EXTRA_NOTEBOOKS, NOTEBOOKS, ParameterError
 from lesionkit.runs.records import default_dir, notebooks_dir, read_record, versions
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -75,13 +67,13 @@ def plan_run(
     """
     source = Path(source or notebooks_dir()).resolve()
     given = {"profile": profile, "seed": seed, "device": device}
-    values = {name: VALIDATORS[name](name, value) for name, value in given.items()}
+    values = {name: parameters.VALIDATORS[name](name, value) for name, value in given.items()}
     values["dataset"], samples = _dataset(dataset)
     folder = default_dir(profile, dataset, seed) if out is None else Path(out).absolute()
-    values["run_dir"] = check_run_dir("--out", str(folder))
+    values["run_dir"] = parameters.check_run_dir("--out", str(folder))
     if update_notebooks:
         _check_update(values, resume)
-    names = select(only, source, update_notebooks)
+    names = select(only, update_notebooks)
     plan = Plan(names, values, source, _inputs(values, samples, source), resume, update_notebooks)
     for name in names:
         _check_notebook(plan.notebook(name))
@@ -92,10 +84,10 @@ def plan_run(
 def _dataset(name: str) -> tuple[str, tuple[datasets.Sample, ...]]:
     """The data set's name as a kernel in another folder understands it, and its samples. All files are looked at:
     a mask of another size or a file that is cut off should not be met by the third notebook, minutes later."""
-    opened = open_dataset("dataset", name)
+    opened = parameters.open_dataset("dataset", name)
     if opened is None:
         return name, ()
-    with refusals():
+    with parameters.refusals():
         datasets.check_files(opened.samples)
         for part in datasets.PARTS:
             if not any(datasets.read_mask(sample.mask).any() for sample in opened.part(part)):
@@ -103,7 +95,9 @@ def _dataset(name: str) -> tuple[str, tuple[datasets.Sample, ...]]:
                     f"no image of the {part} part of {name} shows a lesion, so nothing could be learned or measured "
                     "on it: add images with lesions; parts are dealt by the names"
                 )
-    return f"{datasets.FOLDER}{opened.root}" if name.startswith(datasets.FOLDER) else name, opened.samples
+    if name.startswith(datasets.FOLDER):
+        name = f"{datasets.FOLDER}{opened.root}"
+    return name, opened.samples
 
 
 def _check_update(values: dict[str, Any], resume: bool) -> None:
@@ -115,19 +109,19 @@ def _check_update(values: dict[str, Any], resume: bool) -> None:
         raise ParameterError("--update-notebooks runs every notebook anew: leave out --resume")
 
 
-def select(only: str | None, source: Path, update_notebooks: bool = False) -> tuple[str, ...]:
+def select(only: str | None, update_notebooks: bool = False) -> tuple[str, ...]:
     """The notebooks that `--only` names, by number or name, in the order of the chain."""
-    extra = tuple(name for name in EXTRA_NOTEBOOKS if (source / f"{name}.ipynb").is_file())
+    every = NOTEBOOKS + EXTRA_NOTEBOOKS
     if only is None:
-        return NOTEBOOKS + (extra if update_notebooks else ())
-    known = {name.split("_")[0]: name for name in NOTEBOOKS} | {name: name for name in NOTEBOOKS + extra}
+        return every if update_notebooks else NOTEBOOKS
+    known = {key: name for name in every for key in (name, name.split("_")[0])}
     wanted = set()
-    for item in (item.strip() for item in only.split(",")):
+    for item in map(str.strip, only.split(",")):
         name = known.get(item.removesuffix(".ipynb")) or known.get(item.zfill(2))
         if name is None:
-            raise ParameterError(f"--only has {item!r}, but must name some of {', '.join(NOTEBOOKS + extra)}")
+            raise ParameterError(f"--only has {item!r}, but must name some of {', '.join(every)}")
         wanted.add(name)
-    return tuple(name for name in NOTEBOOKS + extra if name in wanted)
+    return tuple(name for name in every if name in wanted)
 
 
 def _inputs(values: dict[str, Any], samples: Iterable[datasets.Sample], source: Path) -> dict[str, Any]:
@@ -148,7 +142,7 @@ def _check_notebook(path: Path) -> None:
     if not path.is_file():
         raise ParameterError(f"the notebook {path} does not exist: restore it, or choose others with --only")
     declared = papermill.inspect_notebook(literal(path))
-    missing = [name for name in COMMON if name not in declared]
+    missing = [name for name in parameters.COMMON if name not in declared]
     if missing:
         raise ParameterError(f"{path} has no parameter {', '.join(missing)} in the cell tagged `parameters`")
 
