@@ -1,4 +1,4 @@
-"""The command line. Exit 0 on success, 2 on wrong usage, 1 when some input failed. A wrong value is told in one line."""
+"""The command line. Exit 0 on success, 2 on wrong usage, 1 when some input failed. A wrong value is one line."""
 
 import tempfile
 from collections.abc import Iterator
