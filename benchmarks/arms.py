@@ -12,7 +12,9 @@ scenes, which all seeds share; and none of the intervals is corrected for their 
 (a row per seed and arm, after every seed), figures/arms_differences.csv and results/arms.json.
 """
 
+import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -29,6 +31,12 @@ from lesionkit.metrics import claims
 from lesionkit.runs import PROFILES, Profile
 from lesionkit.segmentation import GUIDANCE
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "recipes" / "reference"))
+
+from scene_cache import cached_scenes
+
+kept_frames = partial(frames.rendered_frames, stream=cached_scenes)  # trainings that begin again render nothing anew
+
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 DEPTH_SEED, TEST_SEED = 900, 901  # of scenes that no arm is trained on
 MEASURES = ("dice", *claims.CLAIMS)
@@ -39,7 +47,7 @@ def silent(line: str) -> None:
 
 
 def depth_network(profile: Profile, device: torch.device) -> torch.nn.Module:
-    scenes = frames.rendered_frames("train", profile.train_scenes, profile.size_px, DEPTH_SEED, kept=True)
+    scenes = kept_frames("train", profile.train_scenes, profile.size_px, DEPTH_SEED)
     config = training.TrainConfig(profile.depth_epochs, profile.batch_size, learning_rate=2e-3, seed=DEPTH_SEED)
     return training.train_depth(scenes, config, device, log=silent)[0]
 
@@ -47,7 +55,7 @@ def depth_network(profile: Profile, device: torch.device) -> torch.nn.Module:
 def one_seed(seed: int, profile: Profile, net: torch.nn.Module, test: Frames, device: torch.device) -> pd.DataFrame:
     """One row per arm: its means over the test frames, and its thresholds."""
     counts = {"train": profile.train_scenes, "validation": profile.validation_scenes}
-    data = {part: frames.rendered_frames(part, n, profile.size_px, seed, kept=True) for part, n in counts.items()}
+    data = {part: kept_frames(part, n, profile.size_px, seed) for part, n in counts.items()}
     data["test"] = test
     estimated = {part: training.estimate_depth(net, f.image, device) for part, f in data.items()}
     config = training.TrainConfig(profile.segmentation_epochs, profile.batch_size, seed=seed)
@@ -91,7 +99,7 @@ def main(seeds: int, test_scenes: int, profile: str, device: str) -> None:
     device, settings, start = resolve(device), PROFILES[profile](), time.monotonic()
     seed_everything(DEPTH_SEED)
     net = depth_network(settings, device)
-    test = frames.rendered_frames("test", test_scenes, settings.size_px, TEST_SEED, kept=True)
+    test = kept_frames("test", test_scenes, settings.size_px, TEST_SEED)
     tables = []
     for seed in range(seeds):
         tables.append(one_seed(seed, settings, net, test, device))

@@ -75,10 +75,7 @@ def in_turn(ways: dict[str, Callable[[], object]], repeats: int, device: torch.d
         for name, way in ways.items():
             taken[name].append(report.seconds(way, device))
     ratios = [slow / fast for fast, slow in zip(*taken.values(), strict=True)]
-    return {
-        "seconds": {name: report.spread(values) for name, values in taken.items()},
-        "ratio": report.spread(ratios),
-    }
+    return {"seconds": {name: report.spread(values) for name, values in taken.items()}, "ratio": report.spread(ratios)}
 
 
 @torch.inference_mode()

@@ -56,16 +56,10 @@ def run(**options: Any) -> None:
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option("--out", required=True, type=click.Path(), help="Folder for masks, overlays, detections.json.")
 @click.option("--weights", default="reference", show_default=True, help="`reference` or a .safetensors file.")
-@click.option(
-    "--threshold", type=float, help="Probability that makes a pixel lesion.  [default: the weights' own]"
-)
+@click.option("--threshold", type=float, help="Probability that makes a pixel lesion.  [default: the weights' own]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option(
-    "--every", type=click.IntRange(1), default=25, show_default=True, help="Of videos, every N-th frame."
-)
-def detect(
-    inputs: tuple[str, ...], out: str, weights: str, threshold: float | None, device: str, every: int
-) -> None:
+@click.option("--every", type=click.IntRange(1), default=25, show_default=True, help="Of videos, every N-th frame.")
+def detect(inputs: tuple[str, ...], out: str, weights: str, threshold: float | None, device: str, every: int) -> None:
     """Find lesions in images, folders (recursively), patterns and videos.
 
     Writes STEM_mask.png and STEM_overlay.jpg per image, VIDEO_NNNNNN_mask.png and so on per frame

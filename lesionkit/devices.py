@@ -24,9 +24,7 @@ def resolve(name: object = "auto") -> torch.device:
     if name == "auto":
         return torch.device(_best())
     if name.startswith("cuda") and _cuda_index(name) >= _cuda_count():
-        raise DeviceError(
-            f"device {name!r} is not on this machine ({_cuda_count()} CUDA devices); give auto or cpu"
-        )
+        raise DeviceError(f"device {name!r} is not on this machine ({_cuda_count()} CUDA devices); give auto or cpu")
     if name == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("device 'mps' is not on this machine; give auto or cpu")
     return torch.device(name)

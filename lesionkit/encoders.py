@@ -93,9 +93,7 @@ class SmallEncoder(_Encoder):
     def __init__(self):
         super().__init__()
         widths = (3, *self.channels)
-        self.stages = nn.ModuleList(
-            nn.Sequential(block(a, b, stride=2), block(b, b)) for a, b in pairwise(widths)
-        )
+        self.stages = nn.ModuleList(nn.Sequential(block(a, b, stride=2), block(b, b)) for a, b in pairwise(widths))
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         x, features = self.normalise(image), []

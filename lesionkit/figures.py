@@ -156,9 +156,7 @@ def lines(
     return fig
 
 
-def intervals(
-    values: Mapping[str, Interval], x_label: str, zero: bool = False, highlight: str | None = None
-) -> Figure:
+def intervals(values: Mapping[str, Interval], x_label: str, zero: bool = False, highlight: str | None = None) -> Figure:
     """One line per name: the mean as a dot, its 95 % interval as a bar. `zero` draws the line of no difference."""
     fig, axis = plt.subplots(figsize=(6.4, 0.32 * len(values) + 0.9), layout="constrained")
     for y, (name, one) in enumerate(values.items()):
@@ -173,9 +171,7 @@ def intervals(
     return fig
 
 
-def points(
-    x: Numbers, groups: Mapping[str, Numbers], x_label: str, y_label: str, log: bool = False
-) -> Figure:
+def points(x: Numbers, groups: Mapping[str, Numbers], x_label: str, y_label: str, log: bool = False) -> Figure:
     """Scatter plots side by side, one per group, over the same x."""
     size = (min(WIDTH_IN, 3.1 * len(groups)), 2.8)
     fig, axes = plt.subplots(1, len(groups), figsize=size, sharey=True, layout="constrained", squeeze=False)

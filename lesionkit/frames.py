@@ -4,7 +4,7 @@ Letters: n frames, s = size_px. Images are preprocessed ([8]) and in [0, 1]; mas
 rendered scenes, absent on real images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lesionkit.datasets import samples as datasets
 from lesionkit.preprocess import crop_resize, dilate, preprocess, view_mask
-from lesionkit.scenes.cache import cached_scenes
 from lesionkit.scenes.render import Lesion, SceneConfig, Scenes, stream_scenes
 
 # each part of the rendered data is a stream of its own, so that no scene is ever in two parts
@@ -76,14 +75,14 @@ def rendered_frames(
     seed: int = 0,
     config: SceneConfig | None = None,
     device: str | torch.device = "cpu",
-    kept: bool = False,
+    stream: Callable = stream_scenes,
 ) -> Frames:
     """Rendered scenes as frames, on the CPU. The view is taken from the picture, as on a real image.
 
     device: renders them, but for MPS, where the renderer was never tried: there the CPU does.
-    kept: from the cache on disk, for trainings that may begin again.
+    stream: where they come from; a cache of what `stream_scenes` gives, say.
     """
-    stream, renderer = cached_scenes if kept else stream_scenes, "cpu" if str(device) == "mps" else str(device)
+    renderer = "cpu" if str(device) == "mps" else str(device)
     channels = {"raw": 3, "image": 3, "mask": 1, "view": 1, "depth": 1}
     # filled chunk by chunk, since joining chunks would need twice the memory
     data, lesions = {name: torch.empty(count, c, size_px, size_px) for name, c in channels.items()}, ()

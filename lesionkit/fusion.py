@@ -65,9 +65,7 @@ def overlay(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "y x"]) ->
     return fused
 
 
-def find_lesions(
-    mask: Bool[np.ndarray, "h w"], probability: Float[np.ndarray, "h w"]
-) -> tuple[FoundLesion, ...]:
+def find_lesions(mask: Bool[np.ndarray, "h w"], probability: Float[np.ndarray, "h w"]) -> tuple[FoundLesion, ...]:
     """The connected regions of the mask (8-neighbours), the largest first."""
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     found = []

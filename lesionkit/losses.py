@@ -101,9 +101,7 @@ def dice(logits: Logits, mask: Mask, *, smooth: float = 1.0) -> Scalar:
     return (1 - (2 * overlap + smooth) / (_image_sum(p) + _image_sum(y) + smooth)).mean()
 
 
-def tversky(
-    logits: Logits, mask: Mask, *, alpha: float = 0.3, beta: float = 0.7, smooth: float = 1.0
-) -> Scalar:
+def tversky(logits: Logits, mask: Mask, *, alpha: float = 0.3, beta: float = 0.7, smooth: float = 1.0) -> Scalar:
     """1 − (TP + s) / (TP + α·FP + β·FN + s) per image, in [0, 1]; Salehi et al. 2017.
 
     `alpha` is the price of a false positive, `beta` of a false negative; β > α asks for sensitivity. The

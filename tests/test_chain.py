@@ -255,8 +255,7 @@ def test_a_failing_notebook_stops_the_chain(tmp_path, source):
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
-    [("import os\nos._exit(1)", "its kernel died"), ("print('no record')", "must call run.finish")],
+    ("body", "words"), [("import os\nos._exit(1)", "its kernel died"), ("print('no record')", "must call run.finish")]
 )
 def test_a_dead_kernel_and_a_missing_record_are_failures(tmp_path, source, body, words):
     make_notebook(source, "02_depth", body, begin=False)

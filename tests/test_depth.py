@@ -140,8 +140,7 @@ def test_it_begins_from_imagenet_weights():
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("parts", "same"),
-    [(("global",), ("first", "third")), (("global", "local"), ("third",)), (("local",), ("third",))],
+    ("parts", "same"), [(("global",), ("first", "third")), (("global", "local"), ("third",)), (("local",), ("third",))]
 )
 def test_what_an_ablation_leaves_out_adds_nothing(parts, same):
     torch.manual_seed(0)

@@ -73,10 +73,7 @@ def test_a_folder_is_read_recursively_without_hidden_files_and_results(tmp_path)
         half_red(tmp_path / "in" / name)
     (tmp_path / "in" / "notes.txt").write_text("no image")
     found = find_inputs([str(tmp_path / "in")], out)
-    assert [Path(source.input).relative_to(tmp_path / "in").as_posix() for source in found] == [
-        "b.png",
-        "sub/a.JPG",
-    ]
+    assert [Path(source.input).relative_to(tmp_path / "in").as_posix() for source in found] == ["b.png", "sub/a.JPG"]
 
 
 def test_links_to_folders_are_followed_once(tmp_path):
@@ -169,11 +166,7 @@ def test_frames_of_a_video_do_not_meet_images_of_their_name(tmp_path):
     for name in ("clip.avi", "clip_000025.png", "case_000001.png", "case_000002.png", "case.png"):
         (tmp_path / name).write_bytes(b"")
     asked = [str(tmp_path / name) for name in ("clip.avi", "clip_000025.png", "case_000001.png")]
-    assert stems(find_inputs(asked, tmp_path / "out")) == [
-        "clip",
-        f"clip_000025_{tmp_path.name}",
-        "case_000001",
-    ]
+    assert stems(find_inputs(asked, tmp_path / "out")) == ["clip", f"clip_000025_{tmp_path.name}", "case_000001"]
     asked = [str(tmp_path / f"case{ending}.png") for ending in ("_000001", "_000002", "")]
     assert stems(find_inputs(asked, tmp_path / "out")) == ["case_000001", "case_000002", "case"]
 
@@ -234,11 +227,7 @@ def test_a_second_call_into_the_inputs_folder_sees_the_same_inputs(tmp_path):
     half_red(tmp_path / "a.png")
     first = detect(tmp_path, tmp_path)
     second = detect(tmp_path, tmp_path)
-    assert (
-        [entry["input"] for entry in first]
-        == [entry["input"] for entry in second]
-        == [str(tmp_path / "a.png")]
-    )
+    assert [entry["input"] for entry in first] == [entry["input"] for entry in second] == [str(tmp_path / "a.png")]
 
 
 # --- writing ----------------------------------------------------------------------------------------------
@@ -315,12 +304,7 @@ def test_a_result_that_cannot_be_written_leaves_neither_picture(tmp_path):
     entries = detect(out, tmp_path / "a.png", tmp_path / "b.png")
     assert "cannot be written" in entries[0]["error"]
     assert "error" not in entries[1]
-    assert sorted(path.name for path in out.iterdir()) == [
-        "a_overlay.jpg",
-        "b_mask.png",
-        "b_overlay.jpg",
-        RESULTS,
-    ]
+    assert sorted(path.name for path in out.iterdir()) == ["a_overlay.jpg", "b_mask.png", "b_overlay.jpg", RESULTS]
 
 
 def test_every_nth_frame_of_a_video(tmp_path):

@@ -42,15 +42,14 @@ def test_parts_and_seeds_are_streams_of_their_own(some):
 
 
 @pytest.mark.parametrize(("device", "renderer"), [("cpu", "cpu"), ("cuda:1", "cuda:1"), ("mps", "cpu")])
-def test_a_gpu_renders_and_the_frames_are_on_the_cpu(monkeypatch, device, renderer):
+def test_a_gpu_renders_and_the_frames_are_on_the_cpu(device, renderer):
     asked = []
 
     def stream(count, size_px, seed, device, config):
         asked.append(device)
         return stream_scenes(count, size_px, seed, "cpu", config)
 
-    monkeypatch.setattr(room, "stream_scenes", stream)
-    found = load_frames("scenes", "train", 3, SIZE, 0, SceneConfig.basic(), torch.device(device))
+    found = rendered_frames("train", 3, SIZE, 0, SceneConfig.basic(), torch.device(device), stream)
     assert asked == [renderer]
     assert torch.equal(found.depth, rendered_frames("train", 3, SIZE, 0, SceneConfig.basic()).depth)
 

@@ -4,17 +4,14 @@ import ctypes
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from fused import Fused, FusedError, SceneKernel
 
 from lesionkit.scenes import SceneConfig, render_scenes
 from lesionkit.scenes.march import evaluated_by
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "reference"))
-from fused import Fused, FusedError, SceneKernel
 
 # for a processor, where a GPU's program cannot be tried: the same body in another frame
 LOOP = """#include <math.h>

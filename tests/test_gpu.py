@@ -1,11 +1,12 @@
 """What only a GPU can show: the same scenes, the same detections and a training there. Skipped without one."""
 
-import sys
 from contextlib import nullcontext
-from pathlib import Path
 
+import fused
 import pytest
 import torch
+from depth_stages import fresh_scenes
+from variation import Views, unpacked
 
 from lesionkit import frames, training
 from lesionkit.augment import Augment
@@ -15,12 +16,6 @@ from lesionkit.devices import seed_everything
 from lesionkit.fitting import TrainConfig
 from lesionkit.preprocess import preprocess
 from lesionkit.scenes import SceneConfig, compiled, render, render_scenes
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "recipes" / "reference"))
-
-import fused
-from depth_stages import fresh_scenes
-from variation import Views, unpacked
 
 pytestmark = pytest.mark.gpu
 

@@ -288,8 +288,7 @@ def test_gradient_matching_by_hand():
 def test_gradient_matching_forgives_a_factor():
     prediction, depth, valid = random_depths()
     torch.testing.assert_close(
-        losses.gradient_matching(7 * prediction, depth, valid),
-        losses.gradient_matching(prediction, depth, valid),
+        losses.gradient_matching(7 * prediction, depth, valid), losses.gradient_matching(prediction, depth, valid)
     )
 
 
@@ -369,9 +368,7 @@ def test_weighted_prints_as_a_plot_label():
     assert repr(losses.weighted("dice", "bce", 0.5)) == "0.50·dice + 0.50·bce"
     tuned = partial(losses.tversky, beta=0.9)
     assert losses.weighted(tuned, losses.focal, 0.25).name == "0.25·tversky(beta=0.9) + 0.75·focal"
-    assert (
-        losses.joint("dice", losses.scale_invariant_log, 0.8).name == "0.80·dice + 0.20·scale_invariant_log"
-    )
+    assert losses.joint("dice", losses.scale_invariant_log, 0.8).name == "0.80·dice + 0.20·scale_invariant_log"
 
 
 def test_joint_mixes_segmentation_and_depth():

@@ -272,10 +272,7 @@ def test_by_size_counts_images_by_their_total_and_lesions_one_by_one():
     two, small = rectangle((2, 2, 4, 4), (12, 2, 2, 2)), rectangle((5, 5, 1, 3))
     predictions = [rectangle((2, 2, 4, 4)), np.zeros_like(small), np.zeros_like(small)]
     truths = [two, small, np.zeros_like(small)]
-    images, lesions = (
-        metrics.evaluate_masks(predictions, truths),
-        metrics.evaluate_lesions(predictions, truths),
-    )
+    images, lesions = (metrics.evaluate_masks(predictions, truths), metrics.evaluate_lesions(predictions, truths))
     sizes = metrics.by_size(images, lesions)
     assert sizes["images"].tolist() == [1, 0, 1, 0]
     assert sizes["lesions"].tolist() == [1, 2, 0, 0]
@@ -339,10 +336,7 @@ def test_best_threshold_is_not_the_accident_of_a_flat_curve():
 def test_best_threshold_looks_at_images_with_a_lesion_only():
     # The lesion-free image would call for a high threshold; it has no Dice.
     lesion, free = np.where(TRUTH, 0.3, 0.1), np.full((4, 4), 0.9)
-    pair = (
-        torch.from_numpy(np.stack([lesion, free]))[:, None],
-        torch.from_numpy(np.stack([TRUTH, EMPTY]))[:, None],
-    )
+    pair = (torch.from_numpy(np.stack([lesion, free]))[:, None], torch.from_numpy(np.stack([TRUTH, EMPTY]))[:, None])
     assert metrics.best_threshold(*pair, thresholds=[0.2, 0.95]) == 0.2
     with pytest.raises(ValueError, match="no image with a lesion"):
         metrics.best_threshold([free], [EMPTY])
@@ -378,9 +372,7 @@ def test_depth_metrics_by_hand():
 
 
 def test_median_scaling_by_hand():
-    prediction = np.array(
-        [[1.0, 1.0], [2.0, 4.0]]
-    )  # medians: truth (2 + 4)/2 = 3, prediction (1 + 2)/2 = 1.5
+    prediction = np.array([[1.0, 1.0], [2.0, 4.0]])  # medians: truth (2 + 4)/2 = 3, prediction (1 + 2)/2 = 1.5
     assert metrics.median_scale(prediction, DEPTH, ALL) == 2
     # scaled to 2, 2, 4, 8: only the first is wrong, by 1 of 1
     assert metrics.depth_metrics(prediction, DEPTH, ALL)["abs_rel"] == pytest.approx(1 / 4)
@@ -452,13 +444,7 @@ def test_the_rim_of_the_valid_area_is_no_edge():
     assert metrics.depth_edge_f1(stairs(30), depth, valid, share=0.1) == 0
 
 
-METRICS = [
-    metrics.depth_metrics,
-    metrics.affine_rmse,
-    metrics.spearman,
-    metrics.depth_edge_f1,
-    metrics.median_scale,
-]
+METRICS = [metrics.depth_metrics, metrics.affine_rmse, metrics.spearman, metrics.depth_edge_f1, metrics.median_scale]
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -1,28 +1,23 @@
 """The recipe of the reference weights: what it learns from, how that is varied, and that a training goes on."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import depth_stages
 import kornia
 import pytest
+import scene_cache
 import torch
+import train
 from click.testing import CliRunner
+from common import mean_of
+from depth_stages import DepthStage, fresh_scenes, kept_scenes
+from mirrors import lesion_free_mirrors, lesion_mirrors
+from variation import Variation, Views, cut_mix, unpacked
 
 from lesionkit.augment import Augment, AugmentConfig
 from lesionkit.detector import load_depth
 from lesionkit.frames import Frames, join, rendered_frames
 from lesionkit.scenes import SceneConfig
-from lesionkit.scenes import cache as scene_cache
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "recipes" / "reference"))
-
-import depth_stages
-import train
-from common import mean_of
-from depth_stages import DepthStage, fresh_scenes, kept_scenes
-from mirrors import lesion_free_mirrors, lesion_mirrors
-from variation import Variation, Views, cut_mix, unpacked
 
 SIZE = 64
 

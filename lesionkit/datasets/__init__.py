@@ -30,32 +30,3 @@ from lesionkit.datasets.samples import (
     status,
 )
 from lesionkit.datasets.splits import PARTS
-
-__all__ = [
-    "FOLDER",
-    "NAMES",
-    "PARTS",
-    "REGISTRY",
-    "SUFFIXES",
-    "Dataset",
-    "DatasetError",
-    "InvalidData",
-    "MissingData",
-    "Sample",
-    "UnknownDataset",
-    "check_files",
-    "check_name",
-    "data_root",
-    "folder_of",
-    "listing",
-    "load",
-    "open_dataset",
-    "pair_files",
-    "place_of",
-    "read_image",
-    "read_mask",
-    "read_sample",
-    "split_stems",
-    "splits_of",
-    "status",
-]  # fmt: skip

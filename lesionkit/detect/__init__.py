@@ -3,5 +3,3 @@
 from lesionkit.detect.inputs import Failure, InputFile, UsageError, find_inputs
 from lesionkit.detect.job import Job
 from lesionkit.detect.outputs import OUTPUTS, Output
-
-__all__ = ["OUTPUTS", "Failure", "InputFile", "Job", "Output", "UsageError", "find_inputs"]

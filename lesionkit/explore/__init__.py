@@ -4,5 +4,3 @@ from lesionkit.explore.images import SceneImage
 from lesionkit.explore.pictures import still
 from lesionkit.explore.state import ExplorerState
 from lesionkit.explore.widget import Explorer
-
-__all__ = ["Explorer", "ExplorerState", "SceneImage", "still"]

@@ -40,7 +40,11 @@ def mask_numbers(probability: np.ndarray, threshold: float, truth: np.ndarray | 
 
 
 def profile(
-    prepared: Prepared, now: Outcome, before: Outcome, exact: np.ndarray | None, point: tuple[float, float],
+    prepared: Prepared,
+    now: Outcome,
+    before: Outcome,
+    exact: np.ndarray | None,
+    point: tuple[float, float],
     degrees: float,
 ) -> dict[str, Any]:
     """`exact`: the true depth h×w, on scenes. Along the line through the point: `distance_px` from it, depths

@@ -23,11 +23,7 @@ from lesionkit.metrics.masks import (
     sensitivity,
     specificity,
 )
-from lesionkit.metrics.statistics import (
-    Interval,
-    bootstrap_mean,
-    paired_bootstrap,
-)
+from lesionkit.metrics.statistics import Interval, bootstrap_mean, paired_bootstrap
 from lesionkit.metrics.tables import (
     SIZE_BINS,
     THRESHOLDS,
@@ -38,36 +34,3 @@ from lesionkit.metrics.tables import (
     evaluate_masks,
     summarise,
 )
-
-__all__ = [
-    "SIZE_BINS",
-    "THRESHOLDS",
-    "Interval",
-    "LesionMatches",
-    "SizeBin",
-    "affine_rmse",
-    "as_mask",
-    "best_threshold",
-    "bootstrap_mean",
-    "boundary_f1",
-    "by_size",
-    "constant_depth",
-    "depth_edge_f1",
-    "depth_metrics",
-    "dice",
-    "evaluate_lesions",
-    "evaluate_masks",
-    "false_alarm",
-    "hausdorff95",
-    "iou",
-    "lesion_matches",
-    "luminance_depth",
-    "median_scale",
-    "paired_bootstrap",
-    "precision",
-    "radial_depth",
-    "sensitivity",
-    "spearman",
-    "specificity",
-    "summarise",
-]  # fmt: skip

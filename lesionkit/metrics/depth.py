@@ -62,9 +62,7 @@ def median_scale(prediction: MapLike, depth: MapLike, valid: MapLike) -> float:
     return float(np.median(d_true) / np.median(d))
 
 
-def depth_metrics(
-    prediction: MapLike, depth: MapLike, valid: MapLike, align: str = "median"
-) -> dict[str, float]:
+def depth_metrics(prediction: MapLike, depth: MapLike, valid: MapLike, align: str = "median") -> dict[str, float]:
     """The usual figures over the valid pixels of one image, Eigen et al. 2014 (section 4.2).
 
     abs_rel  mean |d − d*| / d*            sq_rel  mean (d − d*)² / d*, in the unit of depth
@@ -149,7 +147,6 @@ def _steepest(depth: np.ndarray, known: np.ndarray, inner: np.ndarray, share: fl
 
 Image = Float[Tensor, "b 3 h w"]
 DepthMap = Float[Tensor, "b 1 h w"]
-
 
 
 def radial_depth(image: Image) -> DepthMap:

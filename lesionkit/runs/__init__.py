@@ -4,23 +4,3 @@ from lesionkit.runs.artefacts import depth_network, run_detector
 from lesionkit.runs.parameters import EXTRA_NOTEBOOKS, EXTRAS, NOTEBOOKS, ParameterError
 from lesionkit.runs.profiles import PROFILES, Profile, full, quick, smoke
 from lesionkit.runs.records import CHECKPOINT, Run, begin, default_dir, notebooks_dir, versions
-
-__all__ = [
-    "CHECKPOINT",
-    "EXTRAS",
-    "EXTRA_NOTEBOOKS",
-    "NOTEBOOKS",
-    "PROFILES",
-    "ParameterError",
-    "Profile",
-    "Run",
-    "begin",
-    "default_dir",
-    "depth_network",
-    "full",
-    "notebooks_dir",
-    "quick",
-    "run_detector",
-    "smoke",
-    "versions",
-]

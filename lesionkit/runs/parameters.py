@@ -102,7 +102,7 @@ VALIDATORS: dict[str, Callable[[str, Any], Any]] = {
 COMMON = tuple(VALIDATORS)  # what every notebook has
 # Parameters that only one notebook has. Whatever stands here goes into that notebook's record.
 EXTRAS: dict[str, dict[str, Callable[[str, Any], Any]]] = {
-    "03_segmentation": {"guidance": one_of("depth", "none", "learned", "luminance")},
+    "03_segmentation": {"guidance": one_of("depth", "none", "learned", "luminance")}
 }
 
 

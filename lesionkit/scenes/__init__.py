@@ -1,18 +1,5 @@
 """Rendered endoluminal scenes with exact depth, masks and lesion sizes: the kit's embedded data."""
 
-from lesionkit.scenes.cache import cached_scenes
 from lesionkit.scenes.config import SceneConfig
 from lesionkit.scenes.march import compiled
 from lesionkit.scenes.render import Lesion, SceneError, Scenes, render_scenes, render_variants, stream_scenes
-
-__all__ = [
-    "Lesion",
-    "SceneConfig",
-    "SceneError",
-    "Scenes",
-    "cached_scenes",
-    "compiled",
-    "render_scenes",
-    "render_variants",
-    "stream_scenes",
-]

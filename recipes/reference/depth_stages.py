@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from common import log, mean_of
+from scene_cache import cached_scenes
 from variation import Views
 
 from lesionkit import metrics
@@ -18,7 +19,7 @@ from lesionkit.depth import DepthNet
 from lesionkit.detector import load_depth, save_depth
 from lesionkit.devices import resolve
 from lesionkit.frames import STREAMS, rendered_frames, scene_frames
-from lesionkit.scenes import SceneConfig, Scenes, cached_scenes, stream_scenes
+from lesionkit.scenes import SceneConfig, Scenes, stream_scenes
 from lesionkit.training import DEPTH_AUGMENT, TrainConfig, estimate_depth, train_depth
 
 

@@ -2,11 +2,13 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from common import log, mean_of
 from mirrors import lesion_free_mirrors
+from scene_cache import cached_scenes
 from splits import pooled
 from variation import Variation
 
@@ -15,6 +17,8 @@ from lesionkit.detector import Detector
 from lesionkit.frames import Frames, join, lesion_free_crops, real_frames, rendered_frames
 from lesionkit.scenes import SceneConfig
 from lesionkit.training import TrainConfig, estimate_depth, train_segmenter
+
+kept_frames = partial(rendered_frames, stream=cached_scenes)
 
 # (edges that a batch is resized to, epochs, peak learning rate): the later, slower and with larger images, go on
 SEGMENTER_STAGES = (((224, 256, 320), 13, 1e-3), ((256, 320), 22, 6e-4), ((256, 320), 30, 6e-4))
@@ -47,14 +51,14 @@ def training_frames(real: Frames, seed: int, free: tuple[int, int, int]) -> Fram
     configs, bare = scene_configs()
     # more of the hard ones: look-alikes of lesions are what has to be told apart
     mixture = ((32, 10, configs[0]), (64, 10, configs[1]), (60, 11, bare[0]), (bare_hard, 11, bare[1]))
-    scenes = [rendered_frames("train", n, size_px, seed + shift, config, kept=True) for n, shift, config in mixture]
+    scenes = [kept_frames("train", n, size_px, seed + shift, config) for n, shift, config in mixture]
     parts = [real, *lesion_free(real, crops, mirrors, seed), *scenes]
     return join([replace(part, raw=part.raw[:, :0]) for part in parts])  # a third of the memory, and not learned from
 
 
 def free_frames(split: str, size_px: int, seed: int) -> Frames:
     """Lesion-free ones for validation."""
-    scenes = [rendered_frames("validation", 50, size_px, seed, bare, kept=True) for bare in scene_configs()[1]]
+    scenes = [kept_frames("validation", 50, size_px, seed, bare) for bare in scene_configs()[1]]
     return join([*lesion_free(real_frames(pooled("validation", split), size_px), 100, 100, seed), *scenes])
 
 

@@ -16,15 +16,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from lesionkit import scenes
 from lesionkit.devices import resolve
 from lesionkit.files import write_bytes
 from lesionkit.scenes.config import SceneConfig
 from lesionkit.scenes.render import CHUNK, Lesion, Scenes, check_request, render_scenes
 
 STORED = ("image", "depth", "instance", "intrinsics", "distortion")  # the mask follows from the instances
-# what decides how a scene looks: when one of these files changes, its scenes are rendered anew
-MODULES = ("camera", "config", "light", "march", "render", "sampling", "surface")
-RENDERER = [Path(__file__).with_name(f"{name}.py") for name in MODULES]
+# what decides how a scene looks: when one of its files changes, scenes are rendered anew
+RENDERER = sorted(Path(scenes.__file__).parent.glob("*.py"))
 
 
 def cached_scenes(
