@@ -20,8 +20,7 @@ import pandas as pd
 import report
 import torch
 
-from lesionkit import metrics
-from lesionkit.datasets import depth as depth_datasets
+from lesionkit import datasets, metrics
 from lesionkit.depth import luminance_depth
 from lesionkit.detector import Detector
 from lesionkit.metrics.depth import constant_depth, radial_depth
@@ -57,10 +56,10 @@ def measure(name: str, estimators: dict[str, Estimator]) -> tuple[pd.DataFrame, 
     """A row per estimator: the number of frames, and mean, low and high of every figure; and the network's row for each
     frame."""
     rows: dict[str, list] = {label: [] for label in estimators}
-    metric = depth_datasets.entry_of(name).encoding.unit == "mm"
-    samples = depth_datasets.open_depth(name)
+    metric = datasets.REGISTRY[name].depth.unit == "mm"
+    samples = datasets.open_depth(name)
     for sample in samples:
-        image, depth, known = depth_datasets.read_depth_sample(sample)
+        image, depth, known = datasets.read_depth_sample(sample)
         valid = known & (image.max(axis=2) > DARK)
         for label, estimator in estimators.items():
             rows[label].append(figures_of(estimator(image), depth, valid, metric))
@@ -84,7 +83,7 @@ def main(weights: str, device: str, write: bool) -> None:
         "radial": baseline(radial_depth),
         "constant": baseline(constant_depth),
     }
-    present = [name for name in DEPTH_SETS if depth_datasets.folder_of(name).is_dir()]
+    present = [name for name in DEPTH_SETS if datasets.folder_of(name).is_dir()]
     if not present:
         raise click.ClickException(f"none of {', '.join(DEPTH_SETS)} is there: set LESIONKIT_DATA to their folder")
     measured = {name: measure(name, estimators) for name in present}

@@ -140,15 +140,13 @@ def _summary(entries: list[dict[str, Any]], folder: Path) -> None:
 @main.command("datasets")
 def list_datasets() -> None:
     """List the registry: name, images, what comes with them, whether the files are here, terms of use."""
-    from lesionkit.datasets import depth as depth_datasets
-    from lesionkit.datasets import samples as datasets
+    from lesionkit import datasets
 
-    kinds = {"masks": datasets.status(), "depth, no masks": depth_datasets.status()}
-    width = max(len(row["name"]) for rows in kinds.values() for row in rows)
-    for kind, rows in kinds.items():
-        for row in rows:
-            where = row["where"] if row["present"] else "not here"
-            click.echo(f"{row['name']:<{width}}  {row['images']:>5} images, {kind}  {where}  ({row['terms']})")
+    rows = datasets.status()
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        where = row["where"] if row["present"] else "not here"
+        click.echo(f"{row['name']:<{width}}  {row['images']:>5} images, {row['kind']}  {where}  ({row['terms']})")
 
 
 @main.command()
@@ -156,32 +154,20 @@ def list_datasets() -> None:
 @click.option("--url", help="A zip or tar archive to use instead: http(s)://, file:// or a path.")
 def fetch(name: str, url: str | None) -> None:
     """Download a data set from its authors' address, or say where to get it, and verify it."""
-    from lesionkit.datasets import samples as datasets
+    from lesionkit import datasets
 
     with _exit_with(1, datasets.DatasetError, OSError), _exit_with(2, datasets.UnknownDataset):
-        click.echo(f"{name} is in {_room(name).fetch(name, url=url)}")
-
-
-def _room(name: str) -> Any:
-    """The module whose `fetch` and `verify` know a data set. Raises UnknownDataset, which names those of both."""
-    from lesionkit.datasets import depth as depth_datasets
-    from lesionkit.datasets import depth_fetching, fetching
-    from lesionkit.datasets import samples as datasets
-
-    known = (*datasets.NAMES, *depth_datasets.NAMES)
-    if name not in known and name != "scenes" and not name.startswith(datasets.FOLDER):
-        raise datasets.UnknownDataset(f"unknown data set {name!r}: choose one of {', '.join(known)}")
-    return depth_fetching if name in depth_datasets.NAMES else fetching
+        click.echo(f"{name} is in {datasets.fetch(name, url=url)}")
 
 
 @main.command()
 @click.argument("name")
 def verify(name: str) -> None:
     """Check names, pairs, sizes, mask values and checksums, or the encoding of depth, of a data set."""
-    from lesionkit.datasets import samples as datasets
+    from lesionkit import datasets
 
     with _exit_with(1, datasets.DatasetError, OSError), _exit_with(2, datasets.UnknownDataset):
-        report = _room(name).verify(name)
+        report = datasets.verify(name)
     for note in report.notes:
         click.echo(f"note: {note}")
     for problem in report.problems:

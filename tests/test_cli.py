@@ -12,8 +12,6 @@ from click.testing import CliRunner
 
 import lesionkit.runs  # noqa: F401 - imported before the detector's stand-in below takes the real one's place
 from lesionkit import cli, datasets
-from lesionkit.datasets import depth as depth_datasets
-from lesionkit.datasets import fetching
 
 
 class WeightsError(ValueError):
@@ -251,9 +249,9 @@ def test_datasets_says_what_is_here(tmp_path, monkeypatch):
     for part in ("images", "masks"):
         (tmp_path / "kvasir-seg" / part).mkdir(parents=True)
     lines = {line.split()[0]: line for line in call("datasets").stdout.splitlines()}
-    assert set(lines) == {*datasets.NAMES, *depth_datasets.NAMES}
+    assert set(lines) == {*datasets.NAMES, *datasets.DEPTH_NAMES}
     assert all("images, masks " in lines[name] for name in datasets.NAMES)
-    assert all("depth, no masks" in lines[name] for name in depth_datasets.NAMES)
+    assert all("depth, no masks" in lines[name] for name in datasets.DEPTH_NAMES)
     assert str(tmp_path / "kvasir-seg") in lines["kvasir-seg"]
     assert "not here" in lines["cvc-clinicdb"]
 
@@ -261,25 +259,25 @@ def test_datasets_says_what_is_here(tmp_path, monkeypatch):
 def test_verify_tells_missing_data_problems_and_notes(tmp_path, monkeypatch):
     monkeypatch.setenv("LESIONKIT_DATA", str(tmp_path))
     one_line_error(call("verify", "kvasir-seg"), 1, "lesionkit fetch kvasir-seg")
-    report = fetching.Report(ok=False, problems=("a is bad", "b is bad"), notes=(), images=3)
-    monkeypatch.setattr(fetching, "verify", lambda name: report)
+    report = datasets.Report(ok=False, problems=("a is bad", "b is bad"), notes=(), images=3)
+    monkeypatch.setattr(datasets, "verify", lambda name: report)
     result = call("verify", "kvasir-seg")
     assert result.exit_code == 1
     assert result.stderr == "Error: a is bad\nError: b is bad\n"
-    report = fetching.Report(ok=True, problems=(), notes=("re-encoded copy",), images=3)
+    report = datasets.Report(ok=True, problems=(), notes=("re-encoded copy",), images=3)
     result = call("verify", "kvasir-seg")
     assert result.exit_code == 0
     assert result.stdout == "note: re-encoded copy\nkvasir-seg: 3 images, sound\n"
 
 
 def test_fetch_says_where_the_data_are_or_why_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(fetching, "fetch", lambda name, url=None: tmp_path / name)
+    monkeypatch.setattr(datasets, "fetch", lambda name, url=None: tmp_path / name)
     assert call("fetch", "kvasir-seg").stdout == f"kvasir-seg is in {tmp_path / 'kvasir-seg'}\n"
 
     def offline(name, url=None):
         raise datasets.MissingData("the address\ncannot be reached")
 
-    monkeypatch.setattr(fetching, "fetch", offline)
+    monkeypatch.setattr(datasets, "fetch", offline)
     one_line_error(call("fetch", "kvasir-seg"), 1, "the address cannot be reached")
 
 

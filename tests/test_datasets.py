@@ -55,11 +55,13 @@ def test_data_root_is_absolute_and_follows_the_variable(monkeypatch, tmp_path):
 def test_status_has_a_row_per_entry_and_sees_what_is_there(tmp_path):
     make_folder(tmp_path / "cvc-colondb")
     rows = {row["name"]: row for row in datasets.status(tmp_path)}
-    assert tuple(rows) == datasets.NAMES
+    assert tuple(rows) == (*datasets.NAMES, *datasets.DEPTH_NAMES)
     assert [name for name in rows if rows[name]["present"]] == ["cvc-colondb"]
+    assert {rows[name]["kind"] for name in datasets.NAMES} == {"masks"}
+    assert {rows[name]["kind"] for name in datasets.DEPTH_NAMES} == {"depth, no masks"}
 
 
-# --- the facts in splits/
+# --- the facts in facts/
 
 
 @pytest.mark.parametrize("name", datasets.NAMES)
@@ -251,7 +253,7 @@ def test_a_published_split_does_not_shrink_silently(tmp_path):
         datasets.open_dataset("kvasir-seg", tmp_path).part("test")
 
 
-# --- loading
+# --- reading
 
 
 def test_mask_of_another_size(tmp_path):
@@ -260,21 +262,6 @@ def test_mask_of_another_size(tmp_path):
     with pytest.raises(InvalidData, match="is 12×10 but its image is 20×20") as error:
         datasets.read_sample(datasets.Sample("i", image, mask))
     one_line(error)
-
-
-def test_load_averages_images_and_keeps_masks_binary(tmp_path):
-    bgr = np.zeros((4, 8, 3), np.uint8)
-    bgr[:, :4, 2] = np.tile([0, 200], (4, 2))  # red stripes on the left half: their mean is 100
-    mask = np.zeros((4, 8), np.uint8)
-    mask[:, :3] = 255  # after resizing to 2×2, the left cells are 3/4 lesion, the right ones none
-    sample = datasets.Sample("s", write(tmp_path / "s.png", bgr), write(tmp_path / "m.png", mask))
-    image, lesion = datasets.load([sample, sample], 2)
-    assert image.shape == (2, 3, 2, 2)
-    assert lesion.shape == (2, 1, 2, 2)
-    assert str(image.dtype) == str(lesion.dtype) == "torch.float32"
-    np.testing.assert_allclose(image[0, 0].numpy(), [[100 / 255, 0]] * 2)
-    assert not image[:, 1:].any()
-    assert lesion[1, 0].tolist() == [[1, 0], [1, 0]]
 
 
 # --- real data
@@ -293,10 +280,11 @@ def test_real_counts_and_parts(real, name, count):
 @pytest.mark.realdata
 def test_real_images_show_a_lesion(real):
     samples = datasets.open_dataset("kvasir-seg").part("validation")[:8]
-    image, mask = datasets.load(samples, 64)
-    assert 0.1 < image.mean() < 0.7
-    assert image[:, 0].mean() > 1.3 * image[:, 2].mean()  # mucosa is red: a swap of channels would show
-    assert bool((mask.flatten(1).sum(1) > 0).all())
+    images, masks = zip(*map(datasets.read_sample, samples), strict=True)
+    colours = np.mean([image.mean(axis=(0, 1)) for image in images], axis=0) / 255
+    assert 0.1 < colours.mean() < 0.7
+    assert colours[0] > 1.3 * colours[2]  # mucosa is red: a swap of channels would show
+    assert all(mask.any() for mask in masks)
 
 
 # --- whole files, checked before a run ----------------------------------------------------------------

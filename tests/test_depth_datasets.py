@@ -2,9 +2,15 @@ import cv2
 import numpy as np
 import pytest
 
-from lesionkit.datasets import depth as depth_datasets
-from lesionkit.datasets.depth import DepthSample, open_depth, read_depth_sample
-from lesionkit.datasets.reading import InvalidData, MissingData, UnknownDataset
+from lesionkit.datasets import (
+    DEPTH_NAMES,
+    DepthSample,
+    InvalidData,
+    MissingData,
+    UnknownDataset,
+    open_depth,
+    read_depth_sample,
+)
 from lesionkit.runs import parameters
 
 UTS = "uts-simcolon-subset40"
@@ -229,12 +235,12 @@ def test_unknown_names_are_told_the_known_ones(tmp_path):
     for name in ("simcol", "scenes", "kvasir-seg"):
         with pytest.raises(UnknownDataset) as error:
             open_depth(name, tmp_path)
-        assert all(known in str(error.value) for known in depth_datasets.NAMES)
+        assert all(known in str(error.value) for known in DEPTH_NAMES)
 
 
 def test_a_run_is_refused_because_there_are_no_masks(tmp_path, monkeypatch):
     monkeypatch.setenv("LESIONKIT_DATA", str(tmp_path))
-    for name in depth_datasets.NAMES:
+    for name in DEPTH_NAMES:
         with pytest.raises(parameters.ParameterError, match="depth but no lesion masks") as error:
             parameters.check_dataset("--dataset", name)
         assert "\n" not in str(error.value)

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from lesionkit import cli
-from lesionkit.datasets import archives, depth_fetching
-from lesionkit.datasets import depth as depth_datasets
-from lesionkit.datasets.reading import InvalidData, MissingData
+from lesionkit import cli, datasets
+from lesionkit.datasets import InvalidData, MissingData
 
 
 def encoded(suffix, pixels):
@@ -49,11 +47,11 @@ def put(root, tree):
 
 
 def test_without_an_address_it_says_where_to_go(tmp_path):
-    for name, entry in depth_datasets.REGISTRY.items():
+    for name in datasets.DEPTH_NAMES:
         with pytest.raises(MissingData) as error:
-            depth_fetching.fetch(name, tmp_path)
+            datasets.fetch(name, tmp_path)
         text = str(error.value)
-        assert entry.homepage in text
+        assert datasets.REGISTRY[name].homepage in text
         assert str(tmp_path / name) in text
         assert "\n" not in text
     assert list(tmp_path.iterdir()) == []
@@ -62,16 +60,16 @@ def test_without_an_address_it_says_where_to_go(tmp_path):
 def test_each_archive_adds_its_sequences_and_keeps_those_that_are_there(tmp_path):
     first = simcol("SyntheticColon_I/Frames_S1/") | {"SyntheticColon_I/cam.txt": b"227.6"}
     root = tmp_path / "root"
-    assert depth_fetching.fetch("simcol3d", root, zipped(tmp_path / "I.zip", first)) == root / "simcol3d"
+    assert datasets.fetch("simcol3d", root, zipped(tmp_path / "I.zip", first)) == root / "simcol3d"
     kept = root / "simcol3d/SyntheticColon_I/Frames_S1/Depth_0000.png"
     written = kept.stat().st_mtime_ns
     more = simcol("SyntheticColon_I/Frames_S1/") | simcol("SyntheticColon_I/Frames_S2/", 1)
-    depth_fetching.fetch("simcol3d", root, zipped(tmp_path / "more.zip", more))
+    datasets.fetch("simcol3d", root, zipped(tmp_path / "more.zip", more))
     assert kept.stat().st_mtime_ns == written
-    names = [sample.name for sample in depth_datasets.open_depth("simcol3d", root)]
+    names = [sample.name for sample in datasets.open_depth("simcol3d", root)]
     assert names == [f"SyntheticColon_I/Frames_{frame}" for frame in ("S1/0000", "S1/0001", "S2/0000")]
     assert [path.name for path in root.iterdir()] == ["simcol3d"]
-    assert depth_fetching.fetch("simcol3d", root) == root / "simcol3d"  # there and sound
+    assert datasets.fetch("simcol3d", root) == root / "simcol3d"  # there and sound
 
 
 def test_a_broken_sequence_that_was_there_before_is_told(tmp_path):
@@ -79,18 +77,17 @@ def test_a_broken_sequence_that_was_there_before_is_told(tmp_path):
     put(tmp_path / "root" / "simcol3d", half)
     archive = zipped(tmp_path / "I.zip", simcol("SyntheticColon_I/Frames_S1/"))
     with pytest.raises(InvalidData, match="without depth"):
-        depth_fetching.fetch("simcol3d", tmp_path / "root", archive)
+        datasets.fetch("simcol3d", tmp_path / "root", archive)
 
 
 def test_frames_at_the_top_of_two_archives_become_two_sequences(tmp_path):
     for name in ("Frames_S1", "Frames_S2"):
-        depth_fetching.fetch("simcol3d", tmp_path / "root", zipped(tmp_path / f"{name}.zip", simcol("", 1)))
-    names = [sample.name for sample in depth_datasets.open_depth("simcol3d", tmp_path / "root")]
+        datasets.fetch("simcol3d", tmp_path / "root", zipped(tmp_path / f"{name}.zip", simcol("", 1)))
+    names = [sample.name for sample in datasets.open_depth("simcol3d", tmp_path / "root")]
     assert names == ["Frames_S1/0000", "Frames_S2/0000"]
 
 
-def test_a_wrong_archive_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "PAUSE_S", 0.0)
+def test_a_wrong_archive_leaves_nothing_behind(tmp_path):
     image, depth = frame()
     lacking = {path: data for path, data in simcol("F/").items() if path != "F/Depth_0001.png"}
     shallow = simcol("F/") | {"F/Depth_0001.png": encoded(".png", (depth >> 8).astype(np.uint8))}
@@ -102,7 +99,7 @@ def test_a_wrong_archive_leaves_nothing_behind(tmp_path, monkeypatch):
     }
     for expected, tree in cases.items():
         with pytest.raises(InvalidData) as error:
-            depth_fetching.fetch("simcol3d", tmp_path / "root", zipped(tmp_path / "a.zip", tree))
+            datasets.fetch("simcol3d", tmp_path / "root", zipped(tmp_path / "a.zip", tree))
         assert expected in str(error.value)
         assert list((tmp_path / "root").iterdir()) == []
 
@@ -112,14 +109,14 @@ def test_a_wrong_archive_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_a_part_is_sound_with_a_note(tmp_path):
     put(tmp_path / "simcol3d", simcol("SyntheticColon_III/Frames_O1/"))
-    report = depth_fetching.verify("simcol3d", tmp_path)
-    assert report == depth_fetching.Report(True, (), ("2 of the 37833 frames of SimCol3D are here",), 2)
+    report = datasets.verify("simcol3d", tmp_path)
+    assert report == datasets.Report(True, (), ("2 of the 37833 frames of SimCol3D are here",), 2)
 
 
 def test_frames_of_another_size_are_not_the_authors(tmp_path):
     image, depth = frame((135, 108))
     put(tmp_path / "c3vd" / "a", {"0000_color.png": encoded(".png", image), "0000_depth.tiff": encoded(".tiff", depth)})
-    report = depth_fetching.verify("c3vd", tmp_path)
+    report = datasets.verify("c3vd", tmp_path)
     assert not report.ok
     assert "is 135×108, not 1350×1080" in report.problems[0]
 
@@ -128,9 +125,9 @@ def test_a_whole_c3vd_frame_is_sound_and_a_cut_off_one_is_not(tmp_path):
     image, depth = frame((1350, 1080))
     tree = {"7_color.png": encoded(".png", image), "0007_depth.tiff": encoded(".tiff", depth)}
     put(tmp_path / "c3vd" / "a", tree)
-    assert depth_fetching.verify("c3vd", tmp_path).ok
+    assert datasets.verify("c3vd", tmp_path).ok
     put(tmp_path / "c3vd" / "a", {"7_color.png": tree["7_color.png"][:-50]})
-    assert "cut off" in depth_fetching.verify("c3vd", tmp_path).problems[0]
+    assert "cut off" in datasets.verify("c3vd", tmp_path).problems[0]
 
 
 # --- the command line
@@ -158,9 +155,9 @@ def test_the_commands_know_the_sets(tmp_path, monkeypatch):
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", ["simcol3d-sample10", "uts-simcolon-subset40"])
 def test_the_samples_are_sound_and_complete(real, name):
-    expected = depth_datasets.REGISTRY[name].images
-    assert depth_fetching.verify(name) == depth_fetching.Report(True, (), (), expected)
-    assert depth_fetching.fetch(name) == real / name
+    expected = datasets.REGISTRY[name].images
+    assert datasets.verify(name) == datasets.Report(True, (), (), expected)
+    assert datasets.fetch(name) == real / name
 
 
 @pytest.mark.realdata
@@ -170,6 +167,6 @@ def test_a_sample_re_encoded_to_8_bits_is_not_sound(real, tmp_path):
         folder.chmod(0o755)  # the originals may be read-only
     path = tmp_path / "simcol3d-sample10" / "depth" / "Depth_0004.png"
     path.write_bytes(encoded(".png", (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) >> 8).astype(np.uint8)))
-    (problem,) = depth_fetching.verify("simcol3d-sample10", tmp_path).problems
+    (problem,) = datasets.verify("simcol3d-sample10", tmp_path).problems
     assert "1 of 10 frames (0004) are not sound" in problem
     assert "8-bit values" in problem

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lesionkit import datasets
-from lesionkit.datasets import DatasetError, InvalidData, MissingData, UnknownDataset, archives, fetching
+from lesionkit.datasets import DatasetError, InvalidData, MissingData, UnknownDataset, archives
 from lesionkit.datasets import splits as splitting
 
 NAME = "cvc-colondb"
@@ -66,7 +66,7 @@ def tiny(monkeypatch):
     entry = replace(datasets.REGISTRY[NAME], images=len(STEMS), size_wh=(60, 50))
     monkeypatch.setitem(datasets.REGISTRY, NAME, entry)
     monkeypatch.setattr(splitting, "official_files", lambda name: facts)
-    monkeypatch.setattr(archives, "PAUSE_S", 0.0)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     return tree
 
 
@@ -108,7 +108,7 @@ def server():
 def refused(kind, root, url):
     """fetch raises `kind` with one line and leaves nothing behind; returns the line."""
     with pytest.raises(kind) as error:
-        fetching.fetch(NAME, root, url)
+        datasets.fetch(NAME, root, url)
     assert "\n" not in str(error.value)
     assert not root.exists() or list(root.iterdir()) == []
     return str(error.value)
@@ -119,7 +119,7 @@ def refused(kind, root, url):
 
 def test_fetch_arranges_verifies_and_leaves_nothing_else(tiny, server, tmp_path):
     server.body = zipped(tiny)
-    where = fetching.fetch(NAME, tmp_path, server.url)
+    where = datasets.fetch(NAME, tmp_path, server.url)
     assert where == tmp_path / NAME
     assert {str(path.relative_to(where)) for path in where.rglob("*.png")} == set(tiny)
     assert all((where / path).read_bytes() == data for path, data in tiny.items())
@@ -129,12 +129,12 @@ def test_fetch_arranges_verifies_and_leaves_nothing_else(tiny, server, tmp_path)
 def test_the_authors_address_is_the_default(tiny, server, tmp_path, monkeypatch):
     server.body = zipped(tiny)
     monkeypatch.setitem(datasets.REGISTRY, NAME, replace(datasets.REGISTRY[NAME], url=server.url))
-    assert fetching.fetch(NAME, tmp_path).is_dir()
+    assert datasets.fetch(NAME, tmp_path).is_dir()
 
 
 def test_what_is_present_and_sound_is_not_downloaded(tiny, server, tmp_path):
     put(tmp_path / NAME, tiny)
-    assert fetching.fetch(NAME, tmp_path, server.url) == tmp_path / NAME
+    assert datasets.fetch(NAME, tmp_path, server.url) == tmp_path / NAME
     assert server.asked == 0
 
 
@@ -143,22 +143,22 @@ def test_what_is_present_and_unsound_is_kept(tiny, server, tmp_path):
     (tmp_path / NAME / "masks" / "3.png").unlink()
     server.body = zipped(tiny)
     with pytest.raises(InvalidData, match=r"move .* away"):
-        fetching.fetch(NAME, tmp_path, server.url)
+        datasets.fetch(NAME, tmp_path, server.url)
     assert server.asked == 0
     assert (tmp_path / NAME / "images" / "3.png").exists()
 
 
 def test_a_broken_connection_is_tried_again(tiny, server, tmp_path):
     server.body, server.breaks = zipped(tiny), 1
-    fetching.fetch(NAME, tmp_path, server.url)
+    datasets.fetch(NAME, tmp_path, server.url)
     assert server.asked == 2
-    assert fetching.verify(NAME, tmp_path).ok
+    assert datasets.verify(NAME, tmp_path).ok
 
 
 def test_a_connection_that_stays_broken_leaves_nothing_and_the_next_fetch_works(tiny, server, tmp_path):
     server.body, server.breaks = zipped(tiny), archives.ATTEMPTS
     assert "in 3 attempts" in refused(MissingData, tmp_path, server.url)
-    assert fetching.fetch(NAME, tmp_path, server.url).is_dir()
+    assert datasets.fetch(NAME, tmp_path, server.url).is_dir()
 
 
 def test_no_server(tiny, tmp_path):
@@ -168,7 +168,7 @@ def test_no_server(tiny, tmp_path):
 def test_the_rest_of_a_killed_attempt_is_removed(tiny, server, tmp_path):
     put(tmp_path / f".fetching-{NAME}" / NAME, {"images/1.png": b"half", "images/99.png": b"half"})
     server.body = zipped(tiny)
-    where = fetching.fetch(NAME, tmp_path, server.url)
+    where = datasets.fetch(NAME, tmp_path, server.url)
     assert not (where / "images" / "99.png").exists()
     assert list(tmp_path.iterdir()) == [where]
 
@@ -182,8 +182,8 @@ def test_archives_from_a_path_or_file_address_as_zip_or_tar(tiny, tmp_path):
         opened.add(tmp_path / "tree", "Set")
     for index, url in enumerate((str(archive), archive.as_uri(), tar.as_uri())):
         root = tmp_path / f"root{index}"
-        fetching.fetch(NAME, root, url)
-        assert fetching.verify(NAME, root) == fetching.Report(True, (), (), len(STEMS))
+        datasets.fetch(NAME, root, url)
+        assert datasets.verify(NAME, root) == datasets.Report(True, (), (), len(STEMS))
 
 
 def test_authors_folder_names_formats_and_mask_names(tiny, tmp_path):
@@ -193,8 +193,8 @@ def test_authors_folder_names_formats_and_mask_names(tiny, tmp_path):
             tree[f"PNG/{theirs}/{start}{stem}.png"] = tiny[f"{folder}/{stem}.png"]
             tree[f"other/{theirs}/x{stem}.png"] = tiny[f"{folder}/{stem}.png"]
     (tmp_path / "a.zip").write_bytes(zipped(tree))
-    fetching.fetch(NAME, tmp_path / "root", str(tmp_path / "a.zip"))
-    assert fetching.verify(NAME, tmp_path / "root").ok
+    datasets.fetch(NAME, tmp_path / "root", str(tmp_path / "a.zip"))
+    assert datasets.verify(NAME, tmp_path / "root").ok
 
 
 @pytest.mark.parametrize("member", ["../evil.png", "/evil.png", "images/../../../evil.png", "C:\\evil.png"])
@@ -229,7 +229,7 @@ def test_wrong_content_is_refused(tiny, server, tmp_path):
 def test_sets_without_an_archive_say_where_to_get_them(tmp_path):
     for name in ("cvc-clinicdb", "etis-laribpolypdb", "cvc-colondb"):
         with pytest.raises(MissingData) as error:
-            fetching.fetch(name, tmp_path)
+            datasets.fetch(name, tmp_path)
         text = str(error.value)
         assert datasets.REGISTRY[name].homepage in text
         assert str(tmp_path / name / "images") in text
@@ -240,26 +240,26 @@ def test_sets_without_an_archive_say_where_to_get_them(tmp_path):
 def test_only_registry_sets_can_be_fetched(tmp_path):
     for name in ("scenes", f"folder:{tmp_path}", "nonsense"):
         with pytest.raises(UnknownDataset, match="kvasir-seg"):
-            fetching.fetch(name, tmp_path)
+            datasets.fetch(name, tmp_path)
 
 
 def test_a_place_that_cannot_be_written_to(tiny, tmp_path):
     (tmp_path / "root").write_text("a file, not a folder")
     with pytest.raises(DatasetError, match="is not writable"):
-        fetching.fetch(NAME, tmp_path / "root", "x.zip")
+        datasets.fetch(NAME, tmp_path / "root", "x.zip")
 
 
 # --- verify
 
 
 def problems_of(tmp_path, tree):
-    report = fetching.verify(NAME, put(tmp_path, {f"{NAME}/{path}": data for path, data in tree.items()}))
+    report = datasets.verify(NAME, put(tmp_path, {f"{NAME}/{path}": data for path, data in tree.items()}))
     assert report.ok == (not report.problems)
     return report
 
 
 def test_official_files_have_neither_problem_nor_note(tiny, tmp_path):
-    assert problems_of(tmp_path, tiny) == fetching.Report(True, (), (), 6)
+    assert problems_of(tmp_path, tiny) == datasets.Report(True, (), (), 6)
 
 
 def test_a_reencoded_copy_is_sound_with_one_note(tiny, tmp_path):
@@ -298,7 +298,7 @@ def test_image_size_and_foreign_names(tiny, tmp_path):
 
 def test_missing_data_raise(tiny, tmp_path):
     with pytest.raises(MissingData):
-        fetching.verify(NAME, tmp_path)
+        datasets.verify(NAME, tmp_path)
 
 
 def two_parts(stems):
@@ -311,7 +311,7 @@ def test_equal_pixels_in_two_parts_are_a_problem_whatever_the_bytes(tmp_path):
     a, b = two_parts(STEMS)
     del tree[f"images/{b}.png"]
     tree[f"images/{b}.bmp"] = cv2.imencode(".bmp", picture(int(a)))[1].tobytes()
-    report = fetching.verify(f"folder:{put(tmp_path, tree)}")
+    report = datasets.verify(f"folder:{put(tmp_path, tree)}")
     assert len(report.problems) == 1
     assert "1 equal pair(s)" in report.problems[0]
     assert f"{a} in train" in report.problems[0]
@@ -322,18 +322,18 @@ def test_near_duplicates_in_two_parts_are_a_note_and_in_one_part_nothing(tmp_pat
     tree = official_tree()
     a, b = two_parts(STEMS)
     tree[f"images/{b}.png"] = png(cv2.add(picture(int(a)), 3))
-    report = fetching.verify(f"folder:{put(tmp_path, tree)}")
+    report = datasets.verify(f"folder:{put(tmp_path, tree)}")
     assert report.ok
     assert len(report.notes) == 1
     assert "1 near-duplicate pair(s)" in report.notes[0]
     first, second = datasets.split_stems("folder:x", None, STEMS)["train"][:2]
     tree = official_tree() | {f"images/{second}.png": png(cv2.add(picture(int(first)), 3))}
-    assert fetching.verify(f"folder:{put(tmp_path, tree)}").notes == ()
+    assert datasets.verify(f"folder:{put(tmp_path, tree)}").notes == ()
 
 
 def test_a_lesion_free_frame_is_allowed_in_a_folder(tmp_path):
     tree = official_tree() | {"masks/1.png": png(lesion((0, 0)))}
-    assert fetching.verify(f"folder:{put(tmp_path, tree)}").ok
+    assert datasets.verify(f"folder:{put(tmp_path, tree)}").ok
 
 
 # --- real data
@@ -343,7 +343,7 @@ def test_a_lesion_free_frame_is_allowed_in_a_folder(tmp_path):
 @pytest.mark.parametrize("name", ["kvasir-seg", "cvc-clinicdb"])
 def test_real_data_are_sound(real, name):
     start = time.perf_counter()
-    report = fetching.verify(name)
+    report = datasets.verify(name)
     assert report.problems == ()
     assert report.images == datasets.REGISTRY[name].images
     assert len(report.notes) <= 2  # a re-encoded copy; frames of one video on both sides of a split
@@ -352,7 +352,7 @@ def test_real_data_are_sound(real, name):
 
 @pytest.mark.realdata
 def test_clinicdb_by_frame_leaks_and_by_sequence_does_not(real):
-    notes = fetching.verify("cvc-clinicdb").notes
+    notes = datasets.verify("cvc-clinicdb").notes
     assert any("split pranet" in note and "near-duplicate" in note for note in notes)
     assert not any("split sequence" in note for note in notes)
 
@@ -364,6 +364,6 @@ def test_a_real_set_that_loses_a_mask_is_not_sound(real, tmp_path):
         for path in sorted((real / "cvc-clinicdb" / folder).glob("1*.png")):
             shutil.copy(path, tmp_path / "cvc-clinicdb" / folder)
     (tmp_path / "cvc-clinicdb" / "masks" / "10.png").unlink()
-    report = fetching.verify("cvc-clinicdb", tmp_path)
+    report = datasets.verify("cvc-clinicdb", tmp_path)
     assert any("without a mask (10)" in problem for problem in report.problems)
     assert any("of 612 pairs are missing" in problem for problem in report.problems)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lesionkit.datasets import reading
-from lesionkit.datasets.reading import InvalidData, MissingData
+from lesionkit.datasets import InvalidData, MissingData, reading
 
 
 def smooth(height=40, width=60, seed=0):

@@ -1,32 +1,42 @@
 """Real data sets: what is known of them, where they lie, how they are read, split, fetched and verified."""
 
-from lesionkit.datasets.reading import (
-    SUFFIXES,
-    DatasetError,
-    InvalidData,
-    MissingData,
-    UnknownDataset,
-    read_image,
-    read_mask,
-)
-from lesionkit.datasets.samples import (
-    FOLDER,
-    NAMES,
-    REGISTRY,
-    Dataset,
-    Sample,
-    check_files,
-    check_name,
-    data_root,
-    folder_of,
-    listing,
-    load,
-    open_dataset,
-    pair_files,
-    place_of,
-    read_sample,
-    split_stems,
-    splits_of,
-    status,
-)
-from lesionkit.datasets.splits import PARTS
+from lesionkit.datasets.depth import DepthSample, open_depth, read_depth_sample
+from lesionkit.datasets.errors import DatasetError, InvalidData, MissingData, UnknownDataset
+from lesionkit.datasets.fetching import fetch
+from lesionkit.datasets.reading import SUFFIXES, read_image, read_mask
+from lesionkit.datasets.registry import DEPTH_NAMES, FOLDER, NAMES, REGISTRY, check_name, data_root, folder_of, status
+from lesionkit.datasets.samples import Dataset, Sample, check_files, open_dataset, read_sample
+from lesionkit.datasets.splits import PARTS, split_stems, splits_of
+from lesionkit.datasets.verifying import Report, verify
+
+__all__ = [
+    "DEPTH_NAMES",
+    "FOLDER",
+    "NAMES",
+    "PARTS",
+    "REGISTRY",
+    "SUFFIXES",
+    "Dataset",
+    "DatasetError",
+    "DepthSample",
+    "InvalidData",
+    "MissingData",
+    "Report",
+    "Sample",
+    "UnknownDataset",
+    "check_files",
+    "check_name",
+    "data_root",
+    "fetch",
+    "folder_of",
+    "open_dataset",
+    "open_depth",
+    "read_depth_sample",
+    "read_image",
+    "read_mask",
+    "read_sample",
+    "split_stems",
+    "splits_of",
+    "status",
+    "verify",
+]

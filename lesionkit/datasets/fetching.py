@@ -1,124 +1,185 @@
-"""Real data sets: download one, unpack it in one step, and verify what lies there (`verifying`).
+"""Data sets from their authors' archives: download one, arrange its files, verify them, put them in their place.
 
 A data set appears under its name only when it is complete and sound: everything before that happens in a
 hidden folder `.fetching-NAME` beside it, which the next attempt removes if this one is killed. A broken
 download starts again from its beginning (Kvasir-SEG has some 50 MB). One process at a time may fetch a set.
+
+Sets with depth come in several archives of many gigabytes behind a web page: each adds its sequences.
 """
 
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
-from lesionkit.datasets import archives
-from lesionkit.datasets import samples as datasets
-from lesionkit.datasets import splits as splitting
-from lesionkit.datasets.samples import InvalidData, MissingData, UnknownDataset
-from lesionkit.datasets.verifying import Report, require_sound, verify
-
-__all__ = ["Report", "fetch", "require_sound", "verify"]
+from lesionkit.datasets import archives, splits
+from lesionkit.datasets.depth import frame_name
+from lesionkit.datasets.errors import DatasetError, InvalidData, MissingData, UnknownDataset
+from lesionkit.datasets.reading import SUFFIXES
+from lesionkit.datasets.registry import REGISTRY, folder_of, is_folder
+from lesionkit.datasets.verifying import verify
 
 IMAGE_FOLDERS = ("images", "image", "original")
 MASK_FOLDERS = ("masks", "mask", "ground truth", "groundtruth", "gt")
 
 
-# --- fetch ------------------------------------------------------------------------------------------------
-
-
 def fetch(name: str, root: Path | None = None, url: str | None = None) -> Path:
-    """Download a data set, arrange it into images/ and masks/, verify it, and only then put it in its place.
+    """Download a data set, arrange it, verify it, and only then put it in its place.
+
+    Masks and images are arranged into masks/ and images/; frames with depth keep the folders of their sequences,
+    while poses, meshes, normals and flow are left in the archive. What is there already is never overwritten.
 
     Args:
         name: a registry name.
-        root: the folder of all data sets; None means `datasets.data_root()`.
+        root: the folder of all data sets; None means `data_root()`.
         url: a zip or tar archive to use instead of the authors': http(s)://, file:// or a path.
 
     Returns:
-        The folder that holds images/ and masks/. If it was there and sound, nothing was downloaded.
+        The folder of the data set. If it was there and sound, nothing was downloaded, unless a set with depth was to
+        grow by the archive `url`.
 
     Raises:
         UnknownDataset: not a registry name. MissingData: no download possible. InvalidData: the archive, or
         what lies in the place already, is not the data set. DatasetError: the place cannot be written to.
     """
-    if name not in datasets.REGISTRY:
-        datasets.check_name(name)
-        raise UnknownDataset(f"{name} cannot be fetched: choose one of {', '.join(datasets.NAMES)}")
-    target = datasets.folder_of(name, root)
-    if _is_there(name, target):
+    if name == "scenes" or is_folder(name):
+        raise UnknownDataset(f"{name} cannot be fetched: choose one of {', '.join(REGISTRY)}")
+    target, entry = folder_of(name, root), REGISTRY[name]
+    there = _occupied(target)
+    if there and not (entry.depth and url):
+        _require_sound_place(name, target)
         return target
-    url = url or datasets.REGISTRY[name].url
+    url = url or entry.url
     if url is None:
         raise MissingData(_by_hand(name, target))
-    work = target.parent / f".fetching-{name}"
-    archives.make_empty(work)
-    try:
-        _unpack(name, archives.obtain(name, url, work), work / name)
-        require_sound(name, verify(name, work), f"the archive {url}")
-        os.replace(work / name, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with _work_folder(target.parent / f".fetching-{name}") as work:
+        _arrange(name, url, work)
+        _require_sound(name, work, f"the archive {url}")
+        _move_in(work / name, target)
+    if there:
+        _require_sound_place(name, target)
     return target
 
 
-def _is_there(name: str, target: Path) -> bool:
-    """Whether a sound data set is in place already; the user's own files are never overwritten."""
-    if not target.exists():
-        return False
-    if target.is_dir() and not any(target.iterdir()):
-        target.rmdir()
-        return False
+def _require_sound(name: str, root: Path, what: str) -> None:
+    """Raise InvalidData unless root/name is a sound copy of a data set; `what` it is."""
+    report = verify(name, root)
+    if not report.ok:
+        more = f" (and {len(report.problems) - 1} more problems)" if len(report.problems) > 1 else ""
+        raise InvalidData(f"{what} is not a sound copy of {name}: {report.problems[0]}{more}")
+
+
+def _require_sound_place(name: str, target: Path) -> None:
     try:
-        require_sound(name, verify(name, target.parent), str(target))
-    except MissingData:
-        raise InvalidData(f"{target} lacks images/ or masks/: move it away and fetch again") from None
-    except InvalidData as error:
+        _require_sound(name, target.parent, str(target))
+    except DatasetError as error:
         raise InvalidData(f"{error}; or move {target} away and fetch again") from None
-    return True
 
 
 def _by_hand(name: str, target: Path) -> str:
-    entry = datasets.REGISTRY[name]
+    entry = REGISTRY[name]
+    if entry.depth:
+        what, place = "each archive", f"unpack it into {target}, names and folders unchanged"
+    else:
+        what = "a zip or tar archive of it"
+        place = f"put the files into {target / 'images'} and {target / 'masks'} (one stem for an image and its mask)"
     return (
-        f"{name} cannot be downloaded unattended, the authors give {entry.obtain} at {entry.homepage}: get "
-        f"it there and put the files into {target / 'images'} and {target / 'masks'} (one stem for an image "
-        "and its mask), or fetch it with the address (url) of a zip or tar archive of it"
+        f"{name} cannot be downloaded unattended, the authors give {entry.obtain} at {entry.homepage}: get it there "
+        f"and {place}, or fetch it with the address (url) of {what}"
     )
 
 
-# --- unpack -----------------------------------------------------------------------------------------------
+@contextmanager
+def _work_folder(work: Path) -> Iterator[Path]:
+    shutil.rmtree(work, ignore_errors=True)  # what a killed attempt left
+    try:
+        work.mkdir(parents=True)
+    except OSError as error:
+        raise DatasetError(
+            f"{work.parent} is not writable ({error.strerror}): set LESIONKIT_DATA to a folder of your own"
+        ) from None
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
-def _unpack(name: str, archive: Path, target: Path) -> None:
-    """Copy the images and masks of an archive into target/images and target/masks."""
-    with archives.images_in(name, archive) as members:
-        images, masks = _choose(name, members)
-        for folder, chosen in (("images", images), ("masks", masks)):
-            for stem, member in chosen.items():
-                archives.copy(members[member], target / folder / (stem + PurePosixPath(member).suffix.lower()))
+def _occupied(place: Path) -> bool:
+    return place.is_file() or (place.is_dir() and any(place.iterdir()))
 
 
-def _choose(name: str, members: dict) -> tuple[dict[str, str], dict[str, str]]:
-    """The image and the mask folder of an archive that fit the data set's names best, as stem -> member.
+def _move_in(folder: Path, target: Path) -> None:
+    """The whole in one step; where there is something already, each folder of files that is not there yet."""
+    parts = {path.parent for path in folder.rglob("*") if path.is_file()} if _occupied(target) else {folder}
+    for part in sorted(parts):
+        place = target / part.relative_to(folder)
+        if not _occupied(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(place, ignore_errors=True)  # empty: Windows would not replace it
+            os.replace(part, place)
+
+
+# --- arrange ----------------------------------------------------------------------------------------------
+
+
+def _arrange(name: str, url: str, work: Path) -> None:
+    """Unpack the archive and move its files to where they belong below work/name."""
+    unpacked = work / "unpacked"
+    archives.unpack(name, archives.obtain(name, url, work), unpacked, lambda path: _is_wanted(name, path))
+    found = {path.relative_to(unpacked): path for path in sorted(unpacked.rglob("*")) if path.is_file()}
+    if REGISTRY[name].depth:
+        loose = Path(urlsplit(url).path).stem or name  # a sequence at the top of its archive must not meet another
+        places = {path if path.parent.name else loose / path: path for path in found}
+    else:
+        places = _mask_places(name, found)
+    if not places:
+        raise InvalidData(f"the archive {url} holds no frame of {name}: is it the right one?")
+    for place, path in places.items():
+        (work / name / place).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(unpacked / path, work / name / place)
+
+
+def _is_wanted(name: str, path: PurePosixPath) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    if hidden or path.suffix.lower() not in SUFFIXES:
+        return False
+    files = REGISTRY[name].depth
+    return files is None or any(frame_name(pattern, str(path)) for pattern in (files.image, files.depth))
+
+
+def _mask_places(name: str, found: Iterable[Path]) -> dict[Path, Path]:
+    """images/STEM and masks/STEM -> path in the archive, of the image and the mask folder that fit the data set's
+    names best.
 
     Archives differ: images/ and masks/, or Original/ and Ground Truth/, in several formats or data sets.
     """
-    folders: dict[PurePosixPath, dict[str, str]] = defaultdict(dict)
-    for member in sorted(members):
-        folders[PurePosixPath(member).parent][PurePosixPath(member).stem] = member
-    known = splitting.official_files(name).keys()
-    best = None
-    for masks in (folder for folder in folders if folder.name.lower() in MASK_FOLDERS):
-        beside = [folder for folder in folders if folder.parent == masks.parent and folder != masks]
-        named = [folder for folder in beside if folder.name.lower() in IMAGE_FOLDERS]
-        for images in named or beside:
-            fit = len(folders[images].keys() & known) - len(folders[images].keys() - known)
-            if best is None or fit > best[0]:
-                best = (fit, images, masks)
-    if best is None:
+    folders: dict[Path, dict[str, Path]] = defaultdict(dict)
+    for path in found:
+        folders[path.parent][path.stem] = path
+    known = splits.official_files(name).keys()
+
+    def fit(pair: tuple[Path, Path]) -> int:
+        stems = folders[pair[0]].keys()
+        return len(stems & known) - len(stems - known)
+
+    pairs = [(images, masks) for masks in folders if masks.name.lower() in MASK_FOLDERS
+             for images in _beside(masks, folders)]  # fmt: skip
+    if not pairs:
         raise InvalidData(f"the archive of {name} holds no images/ beside masks/: is it the right one?")
-    return folders[best[1]], _same_stems(folders[best[1]], folders[best[2]])
+    images, masks = (folders[folder] for folder in max(pairs, key=fit))
+    # ETIS and ColonDB call the mask of image 12 "p12"
+    masks = {stem[1:] if stem[0] == "p" and stem[1:] in images else stem: path for stem, path in masks.items()}
+    return {
+        Path(folder) / (stem + path.suffix.lower()): path
+        for folder, chosen in (("images", images), ("masks", masks))
+        for stem, path in chosen.items()
+    }
 
 
-def _same_stems(images: dict[str, str], masks: dict[str, str]) -> dict[str, str]:
-    """ETIS and ColonDB call the mask of image 12 "p12"."""
-    return {stem[1:] if stem[0] == "p" and stem[1:] in images else stem: path for stem, path in masks.items()}
+def _beside(masks: Path, folders: Iterable[Path]) -> list[Path]:
+    """The folders beside a mask folder that are called as image folders are; all of them, if none is."""
+    beside = [folder for folder in folders if folder.parent == masks.parent and folder != masks]
+    return [folder for folder in beside if folder.name.lower() in IMAGE_FOLDERS] or beside

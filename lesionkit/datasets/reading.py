@@ -4,34 +4,20 @@ Shapes: H, W = an image's own height and width in pixels. Nothing here knows a d
 """
 
 import io
-import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
+from lesionkit.datasets.errors import InvalidData, MissingData
+
+JPEG = b"\xff\xd8"
 PNG = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, the same in every file
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-
-
-class DatasetError(RuntimeError):
-    """A data set is not as it should be; the message is one sentence: what, where, what to do."""
-
-
-class UnknownDataset(DatasetError):
-    """The name is not one the kit knows."""
-
-
-class MissingData(DatasetError):
-    """The files are not where they are expected."""
-
-
-class InvalidData(DatasetError):
-    """The files are there, but they are not what they should be."""
-
-
-# --- images and masks ------------------------------------------------------------------------------------
+Size = tuple[int, int]
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -56,16 +42,13 @@ def read_mask_values(path: Path) -> np.ndarray:
     return values.astype(np.uint8)
 
 
-def read_mask(path: Path, size_hw: tuple[int, int] | None = None) -> np.ndarray:
+def read_mask(path: Path) -> np.ndarray:
     """Read a mask as bool H×W, True where `read_mask_values` exceeds 127.
 
     Raises:
-        MissingData: no such file. InvalidData: unreadable, or not of `size_hw` (height, width in pixels).
+        MissingData: no such file. InvalidData: unreadable.
     """
-    mask = read_mask_values(path) > 127
-    if size_hw is not None and mask.shape != tuple(size_hw):
-        raise wrong_size(path, mask.shape, size_hw)
-    return mask
+    return read_mask_values(path) > 127
 
 
 def without_transparent(rgb: np.ndarray, data: bytes) -> np.ndarray:
@@ -78,7 +61,7 @@ def without_transparent(rgb: np.ndarray, data: bytes) -> np.ndarray:
     return rgb * (pixels[..., 3:] > np.iinfo(pixels.dtype).max // 2)
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> Size:
     """Width and height as `read_image` would give them, without decoding but for TIFF, whose turns Pillow counts by
     version."""
     try:
@@ -90,7 +73,7 @@ def image_size(path: Path) -> tuple[int, int]:
         raise InvalidData(f"{path} is not an image, or it is damaged: replace it") from None
 
 
-def header_size(data: bytes) -> tuple[int, int]:
+def header_size(data: bytes) -> Size:
     """Width and height, upright, that an image file's header declares. Raises what Pillow raises."""
     with Image.open(io.BytesIO(data)) as picture:
         try:
@@ -102,11 +85,14 @@ def header_size(data: bytes) -> tuple[int, int]:
         return picture.size[::-1] if turned else picture.size
 
 
-def wrong_size(path: Path, have_hw: tuple[int, int], want_hw: tuple[int, int]) -> InvalidData:
-    """The error for a mask that is not of its image's size; heights and widths in pixels."""
-    (have_h, have_w), (want_h, want_w) = have_hw, want_hw
-    return InvalidData(f"mask {path} is {have_w}×{have_h} but its image is {want_w}×{want_h}: "
-                       "replace it by a mask of the image's own size")  # fmt: skip
+def check_size(path: Path, have_wh: Size, want_wh: Size, what: str = "mask", of: str = "image") -> None:
+    """Raise InvalidData unless a mask (or depth) has its image's width and height in pixels."""
+    (have_w, have_h), (want_w, want_h) = have_wh, want_wh
+    if (have_w, have_h) != (want_w, want_h):
+        raise InvalidData(
+            f"{what} {path} is {have_w}×{have_h} but its {of} is {want_w}×{want_h}: "
+            f"replace it by one of the {of}'s own size"
+        )
 
 
 def whole_bytes(path: Path) -> bytes:
@@ -146,37 +132,20 @@ def quiet_imdecode(data: bytes, flags: int) -> np.ndarray | None:
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end mark; some OpenCV versions fill the rest with grey, silently.
+    """Whether a JPEG or PNG ends before its last pixel; OpenCV 4 fills the rest of a JPEG with grey, silently.
 
     Bytes after the end mark are accepted: many real files have them.
     """
-    if data.startswith(b"\xff\xd8"):
-        return not _jpeg_ends(data)
     if data.startswith(PNG):
-        return not _png_ends(data)
-    return False
-
-
-def _png_ends(data: bytes) -> bool:
-    """Walk the chunks (length, type, body, CRC) up to IEND."""
-    at = 8
-    while at + 12 <= len(data):
-        if data[at + 4 : at + 8] == b"IEND":
-            return True
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return False
-
-
-_JPEG_MARK = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)  # not a stuffed zero, not a restart mark
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Walk the segments to the end mark; a search for it alone would find that of an embedded thumbnail."""
-    at = 2
-    while found := _JPEG_MARK.search(data, at):
-        if found[1] == b"\xd9":
-            return True
-        at = found.end()
-        if found[1] != b"\x01":  # the one mark without a length
-            at += int.from_bytes(data[at : at + 2], "big")
+        return PNG_END not in data
+    if not data.startswith(JPEG):
+        return False
+    try:
+        with JpegImageFile(io.BytesIO(data)) as picture:
+            picture.draft("L", (1, 1))  # at an eighth of the size Pillow reads all bytes and makes few pixels of them
+            picture.load()
+    except SyntaxError:
+        return False  # of the header nothing can be made: the decoder will say so
+    except OSError:
+        return True
     return False

@@ -1,31 +1,93 @@
-"""The published facts in splits/ (names, splits, checksums), and how images are dealt into parts without them."""
+"""Which image is in which part: published splits, read from facts/, and how images are dealt without them."""
 
 import csv
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 
-from lesionkit.datasets.reading import InvalidData
+from lesionkit.datasets.errors import InvalidData
+from lesionkit.datasets.registry import REGISTRY, check_name, is_folder
 
 PARTS = ("train", "validation", "test")
 
-# (data set, split) -> the files in splits/ that list its training and its test part
-SPLIT_FILES = {
-    ("kvasir-seg", "pranet"): ("pranet_kvasir_train900.txt", "pranet_kvasir_test100.txt"),
-    ("kvasir-seg", "medico2020"): ("kvasir_medico2020_train880.txt", "kvasir_medico2020_val120.txt"),
-    ("cvc-clinicdb", "pranet"): ("pranet_clinicdb_train550.txt", "pranet_clinicdb_test62.txt"),
-    ("cvc-clinicdb", "sequence"): ("clinicdb_by_sequence_train.txt", "clinicdb_by_sequence_test.txt"),
-}
+
+def splits_of(name: str) -> tuple[str, ...]:
+    """The names of a data set's splits, the default first; where none was published there is one, "hash"."""
+    published = {} if is_folder(name) else REGISTRY[check_name(name)].splits
+    return tuple(published) or ("hash",)
 
 
-# --- the facts in splits/ ---------------------------------------------------------------------------------
+def split_stems(name: str, split: str | None = None, stems: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Which stem belongs to which part.
+
+    Published splits have a training and a test part; a tenth of the training part (whole video sequences,
+    whole groups of near-duplicates) becomes the validation part, chosen by a stable hash. The split "hash"
+    deals out `stems` 70/15/15 by the same hash. It knows nothing of videos: frames of one video may fall on
+    both sides.
+
+    Args:
+        name: a registry name or "folder:PATH".
+        split: one of `splits_of(name)`; None means the first.
+        stems: the stems at hand, used by "hash" only.
+
+    Returns:
+        train, validation, test -> stems; a published split lists all its names, at hand or not.
+
+    Raises:
+        InvalidData: unknown split, or fewer than 3 stems for "hash".
+    """
+    allowed = splits_of(name)
+    split = allowed[0] if split is None else split
+    if split not in allowed:
+        raise InvalidData(f"{name} has no split {split!r}: choose one of {', '.join(allowed)}")
+    return hash_parts(name, sorted(stems)) if split == "hash" else _published_parts(name, split)
+
+
+def _published_parts(name: str, split: str) -> dict[str, tuple[str, ...]]:
+    train, test = map(fact_lines, REGISTRY[name].splits[split])
+    held_out = tenth(train, groups_of(name))
+    return {
+        "train": tuple(stem for stem in train if stem not in held_out),
+        "validation": tuple(stem for stem in train if stem in held_out),
+        "test": test,
+    }
+
+
+def hash_parts(name: str, stems: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """train, validation, test -> stems, 70/15/15 by a stable hash. Raises InvalidData for fewer than 3 stems."""
+    if len(stems) < 3:
+        raise InvalidData(f"{name} has {len(stems)} image(s): a split needs 3 or more, add some")
+    ordered = sorted(stems, key=_rank)
+    share = max(1, round(0.15 * len(ordered)))
+    cuts = {"test": ordered[:share], "validation": ordered[share : 2 * share], "train": ordered[2 * share :]}
+    return {part: tuple(sorted(cuts[part])) for part in PARTS}
+
+
+def tenth(stems: Sequence[str], groups: dict[str, str]) -> set[str]:
+    """Whole groups, in the order of their hashes, as long as they fit into a tenth of `stems`."""
+    members: dict[str, list[str]] = {}
+    for stem in stems:
+        members.setdefault(groups.get(stem, stem), []).append(stem)
+    taken: set[str] = set()
+    for key in sorted(members, key=_rank):
+        if len(taken) + len(members[key]) <= round(len(stems) / 10):
+            taken.update(members[key])
+    return taken
+
+
+def _rank(text: str) -> str:
+    # Python's hash() differs between processes; this one is the same everywhere
+    return hashlib.sha256(unicodedata.normalize("NFC", text).encode(errors="surrogateescape")).hexdigest()
+
+
+# --- the facts in facts/ ----------------------------------------------------------------------------------
 
 
 @cache
 def fact_lines(filename: str) -> tuple[str, ...]:
-    """The lines of a file in splits/, without blank lines and comments."""
+    """The lines of a file in facts/, without blank lines and comments."""
     text = (files("lesionkit.datasets") / "facts" / filename).read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
 
@@ -50,44 +112,3 @@ def groups_of(name: str) -> dict[str, str]:
         lines = [line.split() for line in fact_lines("kvasir_near_duplicates.txt")]
         return {stem: stems[0] for stems in lines for stem in stems}
     return {}
-
-
-# --- dealing ----------------------------------------------------------------------------------------------
-
-
-def published_parts(name: str, split: str) -> dict[str, tuple[str, ...]]:
-    """train, validation, test -> stems of a published split; a tenth of its training part is the validation part."""
-    train, test = (fact_lines(filename) for filename in SPLIT_FILES[name, split])
-    held_out = tenth(train, groups_of(name))
-    return {
-        "train": tuple(stem for stem in train if stem not in held_out),
-        "validation": tuple(stem for stem in train if stem in held_out),
-        "test": test,
-    }
-
-
-def _rank(text: str) -> str:
-    # Python's hash() differs between processes; this one is the same everywhere
-    return hashlib.sha256(unicodedata.normalize("NFC", text).encode(errors="surrogateescape")).hexdigest()
-
-
-def tenth(stems: Sequence[str], groups: dict[str, str]) -> set[str]:
-    """Whole groups, in the order of their hashes, as long as they fit into a tenth of `stems`."""
-    members: dict[str, list[str]] = {}
-    for stem in stems:
-        members.setdefault(groups.get(stem, stem), []).append(stem)
-    taken: set[str] = set()
-    for key in sorted(members, key=_rank):
-        if len(taken) + len(members[key]) <= round(len(stems) / 10):
-            taken.update(members[key])
-    return taken
-
-
-def hash_parts(name: str, stems: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """train, validation, test -> stems, 70/15/15 by a stable hash. Raises InvalidData for fewer than 3 stems."""
-    if len(stems) < 3:
-        raise InvalidData(f"{name} has {len(stems)} image(s): a split needs 3 or more, add some")
-    ordered = sorted(stems, key=_rank)
-    share = max(1, round(0.15 * len(ordered)))
-    cuts = {"test": ordered[:share], "validation": ordered[share : 2 * share], "train": ordered[2 * share :]}
-    return {part: tuple(sorted(cuts[part])) for part in PARTS}

@@ -1,26 +1,29 @@
-"""Is a data set on this disk complete and sound: names, pairs, sizes, mask values, checksums, and leaks between the
-parts of its splits."""
+"""Is a data set on this disk complete and sound: names, pairs, sizes, mask values, checksums, the encoding of depth,
+and leaks between the parts of its splits."""
 
 import hashlib
-import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from lesionkit.datasets import reading
-from lesionkit.datasets import samples as datasets
-from lesionkit.datasets import splits as splitting
-from lesionkit.datasets.samples import DatasetError, InvalidData, Sample, listing
+from lesionkit.datasets import splits
+from lesionkit.datasets.depth import DepthSample, find_depth, read_depth
+from lesionkit.datasets.errors import DatasetError, listing
+from lesionkit.datasets.leaks import Look, find_leaks
+from lesionkit.datasets.reading import check_size, image_size, read_image, read_mask_values
+from lesionkit.datasets.registry import REGISTRY, Entry, folder_of
+from lesionkit.datasets.samples import Sample, find_samples
 
 # Official masks hold up to 0.02 % of pixels between these values (anti-aliased or JPEG edges).
 UNDECIDED_VALUES = (64, 191)
 UNDECIDED_SHARE = 0.01
-# Root mean square distance of 16×16 thumbnails, in grey levels. In Kvasir-SEG near-duplicates lie below 5.7
-# and all other pairs above 15; in CVC-ClinicDB this finds frames of a video that follow each other.
-NEAR_LEVELS = 8.0
+
+Digests = tuple[str, str]  # of an image and its mask
+Findings = tuple[Sequence[Sample | DepthSample], list[str], list[str]]  # what pairs, problems, notes
 
 
 @dataclass(frozen=True)
@@ -33,64 +36,53 @@ class Report:
     images: int
 
 
-def require_sound(name: str, report: Report, what: str) -> None:
-    """Raise InvalidData unless what was verified (a folder, an archive) is a sound copy of a data set."""
-    if not report.ok:
-        more = f" (and {len(report.problems) - 1} more problems)" if len(report.problems) > 1 else ""
-        raise InvalidData(f"{what} is not a sound copy of {name}: {report.problems[0]}{more}")
-
-
-@dataclass(frozen=True)
-class _PairFacts:
-    """One pair, read once."""
-
-    stem: str
-    faults: tuple[str, ...]  # kinds of fault, as `_FAULTS` names them
-    official: bool  # both files are byte for byte the distributed ones
-    pixels: bytes  # digest of the decoded image: equal for two encodings without loss
-    thumbnail: np.ndarray  # float32, 16·16 grey levels
-
-
 def verify(name: str, root: Path | None = None) -> Report:
-    """Check names, number, pairing, sizes, mask values and checksums of a data set, and leaks between parts.
+    """Check whether a data set is complete and sound, by reading all of it.
 
-    Other bytes than the distributed ones (a re-encoded copy) are a note, as long as the content is sound. Two
-    images with equal decoded pixels in two parts of a split are a problem, unless they were published that
-    way; images that only look alike are a note per split.
+    With masks: names, number, pairing, sizes, mask values and checksums, and leaks between the parts of splits. Other
+    bytes than the distributed ones (a re-encoded copy) are a note, as long as the content is sound. With depth: pairs,
+    sizes and encodings; a part of the set is a note, for the full ones have tens of gigabytes.
 
     Args:
         name: a registry name or "folder:PATH".
-        root: the folder of all data sets; None means `datasets.data_root()`.
+        root: the folder of all data sets; None means `data_root()`.
 
     Raises:
-        UnknownDataset; MissingData when there is no folder images/ or masks/.
+        UnknownDataset; MissingData when there is no folder, or in it no images/ or masks/.
     """
-    folder = datasets.folder_of(name, root)
-    samples, problems = datasets.pair_files(name, folder)
-    problems = [*problems, *_name_problems(name, {sample.name for sample in samples})]
-    looks = [_look(name, sample) for sample in samples]
-    problems += _fault_sentences(looks)
-    notes = _checksum_notes(name, looks)
-    for split in datasets.splits_of(name) if len(looks) >= 3 else ():
-        stems = datasets.split_stems(name, split, [look.stem for look in looks])
-        part_of = {stem: part for part, members in stems.items() for stem in members}
-        leaks, published = _equal_pairs(looks, part_of)
-        problems += _pair_sentence(split, "equal", leaks, part_of, ": keep one image of each pair")
-        notes += _pair_sentence(split, "equal", published, part_of, ", as published")
-        notes += _pair_sentence(split, "near-duplicate", _near_pairs(looks, part_of), part_of, "")
+    folder, entry = folder_of(name, root), REGISTRY.get(name)
+    findings = _depth_findings if entry and entry.depth else _mask_findings
+    samples, problems, notes = findings(name, entry, folder)
     return Report(not problems, tuple(problems), tuple(notes), len(samples))
 
 
-def _name_problems(name: str, stems: set[str]) -> list[str]:
-    if name not in datasets.REGISTRY:
-        return []
-    known = splitting.official_files(name).keys()
-    problems = []
-    if absent := sorted(known - stems):
-        problems.append(f"{len(absent)} of {len(known)} pairs are missing ({listing(absent)}): fetch again")
-    if extra := sorted(stems - known):
-        problems.append(f"{len(extra)} pair(s) do not belong to {name} ({listing(extra)}): remove them")
-    return problems
+# --- depth ------------------------------------------------------------------------------------------------
+
+
+def _depth_findings(name: str, entry: Entry, folder: Path) -> Findings:
+    samples, problems = find_depth(name, folder)
+    faults = {sample.name: fault for sample in samples if (fault := _depth_fault(sample, entry))}
+    if faults:
+        first, names = next(iter(faults.values())), listing(list(faults))
+        problems.append(f"{len(faults)} of {len(samples)} frames ({names}) are not sound: {first}")
+    if len(samples) == entry.images:
+        return samples, problems, []
+    return samples, problems, [f"{len(samples)} of the {entry.images} frames of {entry.title} are here"]
+
+
+def _depth_fault(sample: DepthSample, entry: Entry) -> str:
+    try:
+        size = image_size(sample.image)
+        depth, _ = read_depth(sample)
+        check_size(sample.depth, depth.shape[::-1], size, "depth", "frame")
+    except DatasetError as error:
+        return str(error)
+    if size != entry.size_wh:
+        return "{} is {}×{}, not {}×{} as the authors' files: fetch those".format(sample.image, *size, *entry.size_wh)
+    return ""
+
+
+# --- masks ------------------------------------------------------------------------------------------------
 
 
 _FAULTS = {
@@ -102,33 +94,60 @@ _FAULTS = {
 }
 
 
-def _fault_sentences(looks: list[_PairFacts]) -> list[str]:
-    by_kind = {kind: [look.stem for look in looks if kind in look.faults] for kind in _FAULTS}
-    return [
-        f"{len(stems)} of {len(looks)} pairs ({listing(stems)}) {_FAULTS[kind]}"
-        for kind, stems in by_kind.items()
-        if stems
-    ]
+def _mask_findings(name: str, entry: Entry | None, folder: Path) -> Findings:
+    samples, problems = find_samples(name, folder)
+    stems = [sample.name for sample in samples]
+    known = splits.official_files(name) if entry else {}
+    looks, faulty = _look_at(samples, entry, known)
+    problems += _name_problems(name, set(stems), set(known)) if entry else []
+    for kind, sentence in _FAULTS.items():
+        if names := faulty[kind]:
+            problems.append(f"{len(names)} of {len(samples)} pairs ({listing(names)}) {sentence}")
+    notes = []
+    if entry and (other := [look.stem for look in looks if not look.official]):
+        pairs = f"{len(other)} of {len(samples)} pairs ({listing(other)})"
+        notes.append(f"{pairs} have other bytes than the files commonly distributed: a re-encoded copy")
+    for split in splits.splits_of(name) if len(samples) >= 3 else ():
+        leaks, alike = find_leaks(split, looks, splits.split_stems(name, split, stems))
+        problems += leaks
+        notes += alike
+    return samples, problems, notes
 
 
-def _look(name: str, sample: Sample) -> _PairFacts:
-    try:
-        image, values = reading.read_image(sample.image), reading.read_mask_values(sample.mask)
-    except DatasetError:
-        nothing = np.full(256, np.inf, np.float32)
-        return _PairFacts(sample.name, ("unreadable",), False, os.fsencode(sample.name), nothing)
+def _name_problems(name: str, stems: set[str], known: set[str]) -> list[str]:
+    problems = []
+    if absent := sorted(known - stems):
+        problems.append(f"{len(absent)} of {len(known)} pairs are missing ({listing(absent)}): fetch again")
+    if extra := sorted(stems - known):
+        problems.append(f"{len(extra)} pair(s) do not belong to {name} ({listing(extra)}): remove them")
+    return problems
+
+
+def _look_at(
+    samples: Iterable[Sample], entry: Entry | None, known: dict[str, Digests]
+) -> tuple[list[Look], dict[str, list[str]]]:
+    """Every pair that can be read, and kind of fault -> stems."""
+    looks, faulty = [], defaultdict(list)
+    for sample in samples:
+        try:
+            image, values = read_image(sample.image), read_mask_values(sample.mask)
+        except DatasetError:
+            faulty["unreadable"].append(sample.name)
+            continue
+        looks.append(_look(sample, image, known.get(sample.name)))
+        for kind in _faults(entry, image, values):
+            faulty[kind].append(sample.name)
+    return looks, faulty
+
+
+def _look(sample: Sample, image: np.ndarray, official: Digests | None) -> Look:
     grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
-    return _PairFacts(
-        stem=sample.name,
-        faults=tuple(_faults(name, image, values)),
-        official=_is_official(name, sample),
-        pixels=hashlib.sha256(image.tobytes() + str(image.shape).encode()).digest(),
-        thumbnail=grey.ravel().astype(np.float32),
-    )
+    digests = tuple(hashlib.sha256(path.read_bytes()).hexdigest()[:32] for path in (sample.image, sample.mask))
+    pixels = hashlib.sha256(image.tobytes() + str(image.shape).encode()).digest()
+    return Look(sample.name, digests == official, pixels, grey.ravel().astype(np.float32))
 
 
-def _faults(name: str, image: np.ndarray, values: np.ndarray) -> Iterator[str]:
-    entry = datasets.REGISTRY.get(name)
+def _faults(entry: Entry | None, image: np.ndarray, values: np.ndarray) -> Iterator[str]:
     if values.shape != image.shape[:2]:
         yield "mask size"
     if entry and entry.size_wh and image.shape[1::-1] != entry.size_wh:
@@ -141,56 +160,3 @@ def _faults(name: str, image: np.ndarray, values: np.ndarray) -> Iterator[str]:
         yield "mask values"
     elif entry and not (values > 127).any():
         yield "no lesion"
-
-
-def _is_official(name: str, sample: Sample) -> bool:
-    if name not in datasets.REGISTRY:
-        return False
-    have = tuple(hashlib.sha256(path.read_bytes()).hexdigest()[:32] for path in (sample.image, sample.mask))
-    return have == splitting.official_files(name).get(sample.name)
-
-
-def _checksum_notes(name: str, looks: list[_PairFacts]) -> list[str]:
-    other = [look.stem for look in looks if not look.official]
-    if name not in datasets.REGISTRY or not other:
-        return []
-    return [
-        f"{len(other)} of {len(looks)} pairs ({listing(other)}) have other bytes than the files commonly "
-        "distributed: a re-encoded copy"
-    ]
-
-
-# --- leaks between the parts of a split -------------------------------------------------------------------
-
-Pairs = list[tuple[str, str]]
-
-
-def _equal_pairs(looks: list[_PairFacts], part_of: dict[str, str]) -> tuple[Pairs, Pairs]:
-    """Pairs of equal pixels in two parts: those with changed or own files, those published that way."""
-    first: dict[bytes, _PairFacts] = {}
-    leaks, published = [], []
-    for look in (look for look in looks if look.stem in part_of):
-        other = first.setdefault(look.pixels, look)
-        if part_of[other.stem] != part_of[look.stem]:
-            (published if look.official and other.official else leaks).append((other.stem, look.stem))
-    return leaks, published
-
-
-def _near_pairs(looks: list[_PairFacts], part_of: dict[str, str]) -> Pairs:
-    """Pairs in two parts with thumbnails closer than NEAR_LEVELS, without the pairs of equal pixels."""
-    looks = [look for look in looks if look.stem in part_of and np.isfinite(look.thumbnail[0])]
-    thumbnails = np.stack([look.thumbnail for look in looks]) if looks else np.zeros((0, 256), np.float32)
-    pairs = []
-    for row, look in enumerate(looks):  # row by row: the matrix of a large folder would not fit
-        levels = np.sqrt(np.square(thumbnails[row + 1 :] - thumbnails[row]).mean(axis=1))
-        for other in (looks[row + 1 + index] for index in np.flatnonzero(levels < NEAR_LEVELS)):
-            if part_of[look.stem] != part_of[other.stem] and look.pixels != other.pixels:
-                pairs.append((look.stem, other.stem))
-    return pairs
-
-
-def _pair_sentence(split: str, kind: str, pairs: Pairs, part_of: dict[str, str], end: str) -> list[str]:
-    if not pairs:
-        return []
-    shown = [f"{a} in {part_of[a]} and {b} in {part_of[b]}" for a, b in pairs]
-    return [f"split {split}: {len(pairs)} {kind} pair(s) of images sit in two parts ({listing(shown)}){end}"]

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from lesionkit import datasets
 from lesionkit.datasets import reading
-from lesionkit.datasets import samples as datasets
 from lesionkit.scenes.render import Lesion, SceneConfig, render_scenes
 
 SCENE_PX = 256  # whatever the model's size: a saved point or stroke then means the same place
@@ -210,7 +210,7 @@ def sample_names(dataset: str, part: str = "test") -> list[str]:
 
 def available_datasets() -> list[str]:
     """The data sets of the registry that are on this machine."""
-    return [row["name"] for row in datasets.status() if row["present"]]
+    return [row["name"] for row in datasets.status() if row["present"] and row["kind"] == "masks"]
 
 
 def _short(dataset: str) -> str:

@@ -1,0 +1,132 @@
+"""The public data sets that the kit knows: what each is, and where it lies on this machine.
+
+The facts themselves, and where they come from, stand in facts/registry.toml.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import platformdirs
+
+from lesionkit.datasets.errors import UnknownDataset
+
+FOLDER = "folder:"
+
+
+@dataclass(frozen=True)
+class DepthFiles:
+    """How frames and depth are named, and how the stored values of one channel mean depth: linearly, through 0."""
+
+    image: str  # pattern of the file name, perhaps with its folder; its group is the frame
+    depth: str
+    bits: int
+    full_value: int  # the stored value that means `full_depth`
+    full_depth: float
+    unit: str  # "mm", or "relative": only metrics that are free of scale and shift apply
+    unknown: Sequence[int]  # stored values that mean: no depth here
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a data set; it has lesion masks, unless `depth` says how its depth is stored."""
+
+    title: str
+    images: int
+    terms: str  # as the authors state them
+    homepage: str
+    obtain: str  # how the authors hand it out
+    citation: str
+    url: str | None = None  # the authors' archive; None: nothing that can be downloaded and unpacked unattended
+    size_wh: tuple[int, int] | None = None  # None: sizes vary
+    # published splits, the default first: name -> the files in facts/ that list its training and its test part
+    splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    depth: DepthFiles | None = None
+
+    @property
+    def kind(self) -> str:
+        return "depth, no masks" if self.depth else "masks"
+
+
+def _entry(facts: dict) -> Entry:
+    """An entry from its table in facts/registry.toml."""
+    size, depth = facts.pop("size_wh", None), facts.pop("depth", None)
+    return Entry(**facts, size_wh=size and tuple(size), depth=depth and DepthFiles(**depth))
+
+
+_FACTS = (files("lesionkit.datasets") / "facts" / "registry.toml").read_text(encoding="utf-8")
+REGISTRY: dict[str, Entry] = {name: _entry(facts) for name, facts in tomllib.loads(_FACTS).items()}
+NAMES = tuple(name for name, entry in REGISTRY.items() if not entry.depth)  # those with masks
+DEPTH_NAMES = tuple(name for name, entry in REGISTRY.items() if entry.depth)
+
+
+# --- names ------------------------------------------------------------------------------------------------
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it is "scenes", one of NAMES or "folder:PATH"; else raise UnknownDataset."""
+    allowed = ("scenes", *NAMES)
+    if name in allowed or is_folder(name):
+        return name
+    raise UnknownDataset(f"{_unknown(name, allowed)} or folder:PATH")
+
+
+def is_folder(name: str) -> bool:
+    """Whether a name is "folder:PATH", the user's own data."""
+    return name.startswith(FOLDER) and name != FOLDER
+
+
+def _unknown(name: str, allowed: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), allowed, n=1, cutoff=0.5)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"unknown data set {name!r}{hint}: choose one of {', '.join(allowed)}"
+
+
+# --- places -----------------------------------------------------------------------------------------------
+
+
+def data_root() -> Path:
+    """The folder of all data sets: LESIONKIT_DATA, else the user's cache folder; it need not exist."""
+    given = os.environ.get("LESIONKIT_DATA")
+    return Path(given).expanduser().absolute() if given else platformdirs.user_cache_path("lesionkit")
+
+
+def folder_of(name: str, root: Path | None = None) -> Path:
+    """The folder that holds, or would hold, the files of a data set.
+
+    Args:
+        name: one of REGISTRY (then the folder is root/name) or "folder:PATH" (then it is PATH).
+        root: the folder of all data sets; None means `data_root()`.
+
+    Raises:
+        UnknownDataset: for other names, and for "scenes", which are rendered and have no files.
+    """
+    if is_folder(name):
+        return Path(name.removeprefix(FOLDER)).expanduser().absolute()
+    if name == "scenes":
+        raise UnknownDataset("scenes are rendered and have no files: name a real data set or folder:PATH")
+    if name not in REGISTRY:
+        raise UnknownDataset(_unknown(name, REGISTRY))
+    return Path(root or data_root()).expanduser().absolute() / name
+
+
+def status(root: Path | None = None) -> list[dict]:
+    """One row per data set: name, kind ("masks" or "depth, no masks"), title, images, present, where, terms."""
+    return [_row(name, entry, folder_of(name, root)) for name, entry in REGISTRY.items()]
+
+
+def _row(name: str, entry: Entry, where: Path) -> dict:
+    folders = [where] if entry.depth else [where / "images", where / "masks"]
+    return {
+        "name": name,
+        "kind": entry.kind,
+        "title": entry.title,
+        "images": entry.images,
+        "present": all(folder.is_dir() for folder in folders),
+        "where": str(where),
+        "terms": entry.terms,
+    }
