@@ -8,6 +8,7 @@ from lesionkit.datasets import (
     InvalidData,
     MissingData,
     UnknownDataset,
+    open_dataset,
     open_depth,
     read_depth_sample,
 )
@@ -236,6 +237,12 @@ def test_unknown_names_are_told_the_known_ones(tmp_path):
         with pytest.raises(UnknownDataset) as error:
             open_depth(name, tmp_path)
         assert all(known in str(error.value) for known in DEPTH_NAMES)
+
+
+def test_a_set_without_masks_is_not_opened_as_one_with_masks(tmp_path):
+    for name in DEPTH_NAMES:
+        with pytest.raises(UnknownDataset, match="kvasir-seg"):
+            open_dataset(name, tmp_path)
 
 
 def test_a_run_is_refused_because_there_are_no_masks(tmp_path, monkeypatch):

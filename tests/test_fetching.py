@@ -197,6 +197,13 @@ def test_authors_folder_names_formats_and_mask_names(tiny, tmp_path):
     assert datasets.verify(NAME, tmp_path / "root").ok
 
 
+def test_paths_as_some_tools_on_windows_write_them(tiny, tmp_path):
+    tree = {path.replace("/", "\\"): data for path, data in tiny.items()}
+    (tmp_path / "a.zip").write_bytes(zipped(tree, prefix="Set\\"))
+    datasets.fetch(NAME, tmp_path / "root", str(tmp_path / "a.zip"))
+    assert datasets.verify(NAME, tmp_path / "root").ok
+
+
 @pytest.mark.parametrize("member", ["../evil.png", "/evil.png", "images/../../../evil.png", "C:\\evil.png"])
 def test_paths_that_lead_out_of_the_archive_are_refused(tiny, tmp_path, member):
     (tmp_path / "a.zip").write_bytes(zipped({**tiny, member: png(picture(9))}, prefix=""))

@@ -105,6 +105,15 @@ def test_trailing_bytes_restart_marks_and_progressive_files_are_accepted(tmp_pat
     assert reading.read_image(path).shape == (40, 60, 3)
 
 
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("keep", [0.5, 0.9, 0.99])
+def test_a_jpeg_that_ends_before_its_last_pixel_is_told(options, keep):
+    """OpenCV 4 fills the rest with grey and says nothing."""
+    data = cv2.imencode(".jpg", smooth(200, 300), options)[1].tobytes()
+    assert not reading.is_cut_off(data)
+    assert reading.is_cut_off(data[: int(keep * len(data))])
+
+
 def test_what_is_no_image_or_not_there(tmp_path):
     (tmp_path / "text.jpg").write_text("hello")
     with pytest.raises(InvalidData, match="not an image"):

@@ -37,8 +37,7 @@ def _download(name: str, url: str, work: Path) -> Path:
 
     pooch.get_logger().setLevel(logging.WARNING)  # it would print every attempt
     # no hash of the archive: `verify` checks every file in it, and authors repack archives
-    source = pooch.create(work, base_url="", registry={"archive": None}, urls={"archive": url},
-                          retry_if_failed=ATTEMPTS - 1)  # fmt: skip
+    source = pooch.create(work, "", registry={"archive": None}, urls={"archive": url}, retry_if_failed=ATTEMPTS - 1)
     try:
         return Path(source.fetch("archive"))
     except OSError as error:  # all errors of requests are OSErrors

@@ -104,31 +104,27 @@ def read_depth_sample(sample: DepthSample) -> tuple[np.ndarray, np.ndarray, np.n
 def read_depth(sample: DepthSample) -> tuple[np.ndarray, np.ndarray]:
     """The depth of a frame and where it is known, as `read_depth_sample` describes, without reading the image."""
     files = REGISTRY[sample.dataset].depth
-    pixels = decode(sample.depth, cv2.IMREAD_UNCHANGED)
-    if fault := _fault(pixels, files):
+    values = decode(sample.depth, cv2.IMREAD_UNCHANGED)
+    if values.ndim == 3 and (values[..., :3] == values[..., :1]).all():
+        values = values[..., 0]
+    if fault := _fault(values, files):
         raise InvalidData(
             f"{sample.depth} holds {fault}, but depth of {sample.dataset} is one {files.bits}-bit integer channel "
             f"where {files.full_value} means {files.full_depth:g} {files.unit}: use the authors' original file"
         )
-    values = _one_channel(pixels)
     valid = ~np.isin(values, files.unknown)
     scale = files.full_depth / files.full_value
     return np.where(valid, values * np.float64(scale), 0).astype(np.float32), valid
 
 
-def _one_channel(pixels: np.ndarray) -> np.ndarray:
-    return pixels if pixels.ndim == 2 else pixels[..., 0]
-
-
-def _fault(pixels: np.ndarray, files: DepthFiles) -> str:
+def _fault(values: np.ndarray, files: DepthFiles) -> str:
     """What the decoded file holds instead of depth as the authors store it; "" if nothing speaks against it."""
-    if pixels.dtype.kind != "u":
-        return f"{pixels.dtype} numbers"
-    if pixels.ndim == 3 and (pixels[..., :3] != pixels[..., :1]).any():
+    if values.dtype.kind != "u":
+        return f"{values.dtype} numbers"
+    if values.ndim == 3:
         return "channels that differ (a picture of depth in colours?)"
-    if pixels.dtype.itemsize * 8 != files.bits:
-        return f"{pixels.dtype.itemsize * 8}-bit values"
-    values = _one_channel(pixels)
+    if values.dtype.itemsize * 8 != files.bits:
+        return f"{values.dtype.itemsize * 8}-bit values"
     if values.min() == values.max():
         return f"the value {values.min()} everywhere"
     if files.bits == 16 and values.max() <= 255:

@@ -29,17 +29,16 @@ MASK_FOLDERS = ("masks", "mask", "ground truth", "groundtruth", "gt")
 def fetch(name: str, root: Path | None = None, url: str | None = None) -> Path:
     """Download a data set, arrange it, verify it, and only then put it in its place.
 
-    Masks and images are arranged into masks/ and images/; frames with depth keep the folders of their sequences,
-    while poses, meshes, normals and flow are left in the archive. What is there already is never overwritten.
+    Images and masks go into images/ and masks/; frames with depth keep the folders of their sequences, while poses,
+    meshes, normals and flow are left in the archive. What is there already is never overwritten.
 
     Args:
         name: a registry name.
         root: the folder of all data sets; None means `data_root()`.
-        url: a zip or tar archive to use instead of the authors': http(s)://, file:// or a path.
+        url: a zip or tar archive instead of the authors': http(s)://, file:// or a path. A set with depth grows by it.
 
     Returns:
-        The folder of the data set. If it was there and sound, nothing was downloaded, unless a set with depth was to
-        grow by the archive `url`.
+        The folder of the data set, which may have been there, and sound, before.
 
     Raises:
         UnknownDataset: not a registry name. MissingData: no download possible. InvalidData: the archive, or
@@ -48,9 +47,9 @@ def fetch(name: str, root: Path | None = None, url: str | None = None) -> Path:
     if name == "scenes" or is_folder(name):
         raise UnknownDataset(f"{name} cannot be fetched: choose one of {', '.join(REGISTRY)}")
     target, entry = folder_of(name, root), REGISTRY[name]
-    there = _occupied(target)
+    there, place = _occupied(target), f"{target} (move it away to fetch it again)"
     if there and not (entry.depth and url):
-        _require_sound_place(name, target)
+        _require_sound(name, target.parent, place)
         return target
     url = url or entry.url
     if url is None:
@@ -60,23 +59,19 @@ def fetch(name: str, root: Path | None = None, url: str | None = None) -> Path:
         _require_sound(name, work, f"the archive {url}")
         _move_in(work / name, target)
     if there:
-        _require_sound_place(name, target)
+        _require_sound(name, target.parent, place)
     return target
 
 
 def _require_sound(name: str, root: Path, what: str) -> None:
-    """Raise InvalidData unless root/name is a sound copy of a data set; `what` it is."""
-    report = verify(name, root)
-    if not report.ok:
-        more = f" (and {len(report.problems) - 1} more problems)" if len(report.problems) > 1 else ""
-        raise InvalidData(f"{what} is not a sound copy of {name}: {report.problems[0]}{more}")
-
-
-def _require_sound_place(name: str, target: Path) -> None:
+    """Raise InvalidData, which says `what` it is, unless root/name is a sound copy of a data set."""
     try:
-        _require_sound(name, target.parent, str(target))
-    except DatasetError as error:
-        raise InvalidData(f"{error}; or move {target} away and fetch again") from None
+        problems = verify(name, root).problems
+    except MissingData as error:
+        problems = (str(error),)
+    if problems:
+        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        raise InvalidData(f"{what} is not a sound copy of {name}: {problems[0]}{more}")
 
 
 def _by_hand(name: str, target: Path) -> str:
@@ -129,7 +124,7 @@ def _arrange(name: str, url: str, work: Path) -> None:
     """Unpack the archive and move its files to where they belong below work/name."""
     unpacked = work / "unpacked"
     archives.unpack(name, archives.obtain(name, url, work), unpacked, lambda path: _is_wanted(name, path))
-    found = {path.relative_to(unpacked): path for path in sorted(unpacked.rglob("*")) if path.is_file()}
+    found = [path.relative_to(unpacked) for path in sorted(unpacked.rglob("*")) if path.is_file()]
     if REGISTRY[name].depth:
         loose = Path(urlsplit(url).path).stem or name  # a sequence at the top of its archive must not meet another
         places = {path if path.parent.name else loose / path: path for path in found}
@@ -151,11 +146,8 @@ def _is_wanted(name: str, path: PurePosixPath) -> bool:
 
 
 def _mask_places(name: str, found: Iterable[Path]) -> dict[Path, Path]:
-    """images/STEM and masks/STEM -> path in the archive, of the image and the mask folder that fit the data set's
-    names best.
-
-    Archives differ: images/ and masks/, or Original/ and Ground Truth/, in several formats or data sets.
-    """
+    """images/STEM and masks/STEM -> path in the archive, of the two folders that fit the data set's names best:
+    archives hold images/ and masks/, or Original/ and Ground Truth/, in several formats or data sets."""
     folders: dict[Path, dict[str, Path]] = defaultdict(dict)
     for path in found:
         folders[path.parent][path.stem] = path
@@ -165,8 +157,8 @@ def _mask_places(name: str, found: Iterable[Path]) -> dict[Path, Path]:
         stems = folders[pair[0]].keys()
         return len(stems & known) - len(stems - known)
 
-    pairs = [(images, masks) for masks in folders if masks.name.lower() in MASK_FOLDERS
-             for images in _beside(masks, folders)]  # fmt: skip
+    mask_folders = [folder for folder in folders if folder.name.lower() in MASK_FOLDERS]
+    pairs = [(images, masks) for masks in mask_folders for images in _beside(masks, folders)]
     if not pairs:
         raise InvalidData(f"the archive of {name} holds no images/ beside masks/: is it the right one?")
     images, masks = (folders[folder] for folder in max(pairs, key=fit))

@@ -22,13 +22,12 @@ def splits_of(name: str) -> tuple[str, ...]:
 def split_stems(name: str, split: str | None = None, stems: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
     """Which stem belongs to which part.
 
-    Published splits have a training and a test part; a tenth of the training part (whole video sequences,
-    whole groups of near-duplicates) becomes the validation part, chosen by a stable hash. The split "hash"
-    deals out `stems` 70/15/15 by the same hash. It knows nothing of videos: frames of one video may fall on
-    both sides.
+    Published splits have a training and a test part; a tenth of the training part (whole video sequences, whole groups
+    of near-duplicates) becomes the validation part, chosen by a stable hash. The split "hash" deals out `stems`
+    70/15/15 by the same hash. It knows nothing of videos: frames of one video may fall on both sides.
 
     Args:
-        name: a registry name or "folder:PATH".
+        name: one of `registry.NAMES` or "folder:PATH".
         split: one of `splits_of(name)`; None means the first.
         stems: the stems at hand, used by "hash" only.
 
@@ -36,7 +35,7 @@ def split_stems(name: str, split: str | None = None, stems: Iterable[str] = ()) 
         train, validation, test -> stems; a published split lists all its names, at hand or not.
 
     Raises:
-        InvalidData: unknown split, or fewer than 3 stems for "hash".
+        UnknownDataset; InvalidData: unknown split, or fewer than 3 stems for "hash".
     """
     allowed = splits_of(name)
     split = allowed[0] if split is None else split
