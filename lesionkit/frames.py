@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lesionkit.datasets import samples as datasets
+from lesionkit import datasets
 from lesionkit.preprocess import crop_resize, dilate, preprocess, view_mask
 from lesionkit.scenes.render import Lesion, SceneConfig, Scenes, stream_scenes
 

@@ -8,35 +8,3 @@ from lesionkit.datasets.registry import DEPTH_NAMES, FOLDER, NAMES, REGISTRY, ch
 from lesionkit.datasets.samples import Dataset, Sample, check_files, open_dataset, read_sample
 from lesionkit.datasets.splits import PARTS, split_stems, splits_of
 from lesionkit.datasets.verifying import Report, verify
-
-__all__ = [
-    "DEPTH_NAMES",
-    "FOLDER",
-    "NAMES",
-    "PARTS",
-    "REGISTRY",
-    "SUFFIXES",
-    "Dataset",
-    "DatasetError",
-    "DepthSample",
-    "InvalidData",
-    "MissingData",
-    "Report",
-    "Sample",
-    "UnknownDataset",
-    "check_files",
-    "check_name",
-    "data_root",
-    "fetch",
-    "folder_of",
-    "open_dataset",
-    "open_depth",
-    "read_depth_sample",
-    "read_image",
-    "read_mask",
-    "read_sample",
-    "split_stems",
-    "splits_of",
-    "status",
-    "verify",
-]

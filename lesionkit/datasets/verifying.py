@@ -13,7 +13,7 @@ import numpy as np
 from lesionkit.datasets import splits
 from lesionkit.datasets.depth import DepthSample, find_depth, read_depth
 from lesionkit.datasets.errors import DatasetError, listing
-from lesionkit.datasets.leaks import Look, find_leaks
+from lesionkit.datasets.leaks import Fingerprint, find_leaks
 from lesionkit.datasets.reading import check_size, image_size, read_image, read_mask_values
 from lesionkit.datasets.registry import REGISTRY, Entry, folder_of
 from lesionkit.datasets.samples import Sample, find_samples
@@ -98,17 +98,17 @@ def _mask_findings(name: str, entry: Entry | None, folder: Path) -> Findings:
     samples, problems = find_samples(name, folder)
     stems = [sample.name for sample in samples]
     known = splits.official_files(name) if entry else {}
-    looks, faulty = _look_at(samples, entry, known)
+    prints, faulty = _look_at(samples, entry, known)
     problems += _name_problems(name, set(stems), set(known)) if entry else []
     for kind, sentence in _FAULTS.items():
         if names := faulty[kind]:
             problems.append(f"{len(names)} of {len(samples)} pairs ({listing(names)}) {sentence}")
     notes = []
-    if entry and (other := [look.stem for look in looks if not look.official]):
+    if entry and (other := [one.stem for one in prints if not one.official]):
         pairs = f"{len(other)} of {len(samples)} pairs ({listing(other)})"
         notes.append(f"{pairs} have other bytes than the files commonly distributed: a re-encoded copy")
     for split in splits.splits_of(name) if len(samples) >= 3 else ():
-        leaks, alike = find_leaks(split, looks, splits.split_stems(name, split, stems))
+        leaks, alike = find_leaks(split, prints, splits.split_stems(name, split, stems))
         problems += leaks
         notes += alike
     return samples, problems, notes
@@ -125,26 +125,26 @@ def _name_problems(name: str, stems: set[str], known: set[str]) -> list[str]:
 
 def _look_at(
     samples: Iterable[Sample], entry: Entry | None, known: dict[str, Digests]
-) -> tuple[list[Look], dict[str, list[str]]]:
+) -> tuple[list[Fingerprint], dict[str, list[str]]]:
     """Every pair that can be read, and kind of fault -> stems."""
-    looks, faulty = [], defaultdict(list)
+    prints, faulty = [], defaultdict(list)
     for sample in samples:
         try:
             image, values = read_image(sample.image), read_mask_values(sample.mask)
         except DatasetError:
             faulty["unreadable"].append(sample.name)
             continue
-        looks.append(_look(sample, image, known.get(sample.name)))
+        prints.append(_look(sample, image, known.get(sample.name)))
         for kind in _faults(entry, image, values):
             faulty[kind].append(sample.name)
-    return looks, faulty
+    return prints, faulty
 
 
-def _look(sample: Sample, image: np.ndarray, official: Digests | None) -> Look:
+def _look(sample: Sample, image: np.ndarray, official: Digests | None) -> Fingerprint:
     grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
     digests = tuple(hashlib.sha256(path.read_bytes()).hexdigest()[:32] for path in (sample.image, sample.mask))
     pixels = hashlib.sha256(image.tobytes() + str(image.shape).encode()).digest()
-    return Look(sample.name, digests == official, pixels, grey.ravel().astype(np.float32))
+    return Fingerprint(sample.name, digests == official, pixels, grey.ravel().astype(np.float32))
 
 
 def _faults(entry: Entry | None, image: np.ndarray, values: np.ndarray) -> Iterator[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lesionkit import datasets, devices
-from lesionkit.datasets import depth as depth_datasets
 from lesionkit.runs.profiles import PROFILES, quick
 
 NOTEBOOKS = ("01_data", "02_depth", "03_segmentation", "04_loss_ablation", "05_evaluation")
@@ -69,7 +68,7 @@ def open_dataset(name: str, value: Any) -> datasets.Dataset | None:
     """The data set called `value`, with every file of its split; None for `scenes`, which are rendered."""
     if not isinstance(value, str):
         raise ParameterError(f"{name} is {value!r}, but must be a name: scenes, one of the registry, or folder:PATH")
-    if value in depth_datasets.NAMES:
+    if value in datasets.DEPTH_NAMES:
         raise ParameterError(
             f"{name} is {value!r}, which holds depth but no lesion masks to train and test on: choose one of scenes, "
             f"{', '.join(datasets.NAMES)} or folder:PATH"
