@@ -24,8 +24,6 @@ from lesionkit.preprocess import STRIDE, PreprocessError, preprocess
 from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
 
 ASSETS = Path(__file__).parent / "assets"
-# what a trained model can be run with on an image whose exact depth nobody knows
-USABLE_GUIDANCE = tuple(kind for kind in GUIDANCE if kind not in ("shuffled", "oracle"))
 
 
 class WeightsError(RuntimeError):
@@ -243,7 +241,7 @@ def _configuration(values: object) -> DetectorConfig:
 def _check(config: DetectorConfig) -> None:
     if not 0 < config.threshold < 1:
         raise ValueError(f"threshold {config.threshold!r}")
-    if config.guidance not in USABLE_GUIDANCE:
+    if config.guidance not in GUIDANCE or not GUIDANCE[config.guidance].alone:
         raise ValueError(f"guidance {config.guidance!r} needs more than an image")
     if not is_known(config.encoder):
         raise ValueError(f"encoder {config.encoder!r}")

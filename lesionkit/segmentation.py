@@ -1,4 +1,4 @@
-"""Steps [20–28]: depth features, attention, weighted image features, segmentation.
+"""Steps [20–28] of docs/method.md: depth features, attention, weighted image features, segmentation.
 
 Letters: b images, h × w pixels (multiples of 32), c channels; scale i has h/2ⁱ⁺¹ × w/2ⁱ⁺¹ pixels, i = 0 … 4.
 
@@ -10,6 +10,7 @@ from one place to another but never switch the features off everywhere; and sinc
 weight starts at 1 and guidance can only be learned.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,7 +23,24 @@ from lesionkit.depth import luminance_depth, up_to
 from lesionkit.encoders import block, make_encoder
 from lesionkit.preprocess import STRIDE, view_mask
 
-GUIDANCE = ("depth", "none", "learned", "luminance", "shuffled", "oracle")
+
+@dataclass(frozen=True)
+class Guidance:
+    """needs: what the map is made of, image, depth or donors; alone: whether it can be used on an image alone, of
+    which nothing else is known."""
+
+    needs: str
+    alone: bool = True
+
+
+GUIDANCE = {
+    "depth": Guidance("depth"),  # estimated
+    "none": Guidance("image"),  # for its size alone
+    "learned": Guidance("image"),
+    "luminance": Guidance("image"),
+    "shuffled": Guidance("donors", alone=False),
+    "oracle": Guidance("depth", alone=False),  # exact
+}
 
 
 class GuidanceError(ValueError):
@@ -41,31 +59,38 @@ class Segmentation:
         return torch.sigmoid(self.logits.float())
 
 
+def check_guidance(kind: str) -> Guidance:
+    """The kind of this name. Raises GuidanceError."""
+    if kind not in GUIDANCE:
+        raise GuidanceError(f"guidance {kind!r} does not exist: use one of {', '.join(GUIDANCE)}")
+    return GUIDANCE[kind]
+
+
 def guidance_map(
     kind: str,
-    image: Float[Tensor, "b 3 h w"],
+    image: Float[Tensor, "b 3 h w"] | None = None,
     depth: Float[Tensor, "b 1 h w"] | None = None,
     donors: Float[Tensor, "b 1 h w"] | None = None,
 ) -> Float[Tensor, "b 3 h w"]:
-    """The map that feeds the attention: the one place where the arms of METHOD.md differ. Always three channels (a
-    grey map repeated), so that every arm has the same parameters.
+    """The map that feeds the attention: the one place where the kinds of GUIDANCE differ. Always three channels (a grey
+    map repeated), so that all have the same parameters.
 
     depth, oracle: the log of `depth` (estimated or exact, as the caller passes); none: ones; learned: the image
     itself, from which the branch learns a map without depth labels; luminance: blurred inverse brightness as a
     depth; shuffled: the log depth of `donors`, other frames than this one (see `draw_donors`). Maps are standardised
     per image: guidance is relative, free of scale. Raises GuidanceError.
     """
-    if kind not in GUIDANCE:
-        raise GuidanceError(f"guidance {kind!r} does not exist: use one of {', '.join(GUIDANCE)}")
-    if kind == "none":
-        return torch.ones_like(image)
-    if kind == "learned":
-        return standardise(image)
-    source = {"depth": depth, "oracle": depth, "shuffled": donors}.get(kind)
-    if kind == "luminance":
-        source = _inside_only(luminance_depth(image), view_mask(image))
+    needs = check_guidance(kind).needs
+    source = {"image": image, "depth": depth, "donors": donors}[needs]
     if source is None:
-        raise GuidanceError(f"guidance {kind!r} needs {'donors' if kind == 'shuffled' else 'a depth map'}: pass it")
+        missing = {"image": "an image", "depth": "a depth map"}.get(needs, needs)
+        raise GuidanceError(f"guidance {kind!r} needs {missing}: pass it")
+    if kind == "none":
+        return torch.ones_like(source)
+    if kind == "learned":
+        return standardise(source)
+    if kind == "luminance":
+        source = _inside_only(luminance_depth(source), view_mask(source))
     return standardise(torch.log(source.clamp_min(1e-3))).expand(-1, 3, -1, -1)
 
 
@@ -176,8 +201,7 @@ class DepthGuidedSegmenter(nn.Module):
 
     def __init__(self, guidance: str = "depth", encoder: str = "efficientnet-lite0", pretrained: bool = True):
         super().__init__()
-        if guidance not in GUIDANCE:
-            raise GuidanceError(f"guidance {guidance!r} does not exist: use one of {', '.join(GUIDANCE)}")
+        check_guidance(guidance)
         self.guidance, self.encoder_name = guidance, encoder
         self.encoder = make_encoder(encoder, pretrained)
         self.depth_features = DepthFeatures()
@@ -187,13 +211,32 @@ class DepthGuidedSegmenter(nn.Module):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], depth: Tensor | None = None, donors: Tensor | None = None
     ) -> Segmentation:
+        first = self.encode(image)
+        weights = self.attend(depth, image, donors)
+        second = self.weigh(first, weights)
+        return Segmentation(self.decode(second), tuple(weights))
+
+    def encode(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """Step [26]: the first image features b×c_i×h_i×w_i, fine to coarse."""
         h, w = image.shape[2:]
         if h % STRIDE or w % STRIDE:
             raise GuidanceError(f"the image is {w}×{h}: width and height must be multiples of {STRIDE}")
+        return self.encoder(image)
+
+    def attend(
+        self, depth: Tensor | None = None, image: Tensor | None = None, donors: Tensor | None = None
+    ) -> list[Tensor]:
+        """Steps [20–24]: a weight map b×1×h_i×w_i per scale. Guidance by depth needs a depth map b×1×h×w and nothing
+        else, see GUIDANCE for the other kinds. Raises GuidanceError for what is missing."""
         if self.guidance == "shuffled" and donors is None and depth is not None:
             donors = draw_donors(depth)
-        guide = guidance_map(self.guidance, image, depth, donors)
-        first = self.encoder(image)
-        weights = [layer(f) for layer, f in zip(self.attention, self.depth_features(guide), strict=True)]
-        second = [features * weight.to(features.dtype) for features, weight in zip(first, weights, strict=True)]
-        return Segmentation(self.decoder(second), tuple(weights))
+        features = self.depth_features(guidance_map(self.guidance, image, depth, donors))
+        return [layer(f) for layer, f in zip(self.attention, features, strict=True)]
+
+    def weigh(self, first: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+        """Step [27]: the second image features."""
+        return [features * weight.to(features.dtype) for features, weight in zip(first, weights, strict=True)]
+
+    def decode(self, second: list[Tensor]) -> Float[Tensor, "b 1 h w"]:
+        """Step [28]: logits at the image's resolution."""
+        return self.decoder(second)

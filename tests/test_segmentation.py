@@ -130,6 +130,24 @@ def test_second_image_features_are_weights_times_first(monkeypatch):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", GUIDANCE)
+def test_forward_is_made_of_its_four_steps(kind):
+    net, donors = make(kind), draw_donors(depth())
+    weights = net.attend(depth(), image(), donors)
+    found = net(image(), depth())
+    assert torch.equal(net.decode(net.weigh(net.encode(image()), weights)), found.logits)
+    assert all(torch.equal(a, b) for a, b in zip(weights, found.attention, strict=True))
+    given = {"depth": depth(), "image": image(), "donors": donors}
+    needed = net.attend(**{name: value for name, value in given.items() if name == GUIDANCE[kind].needs})
+    assert all(torch.equal(a, b) for a, b in zip(weights, needed, strict=True))
+
+
+def test_the_kinds_that_an_image_alone_can_be_given_to():
+    assert [name for name, kind in GUIDANCE.items() if kind.alone] == ["depth", "none", "learned", "luminance"]
+    assert list(GUIDANCE) == ["depth", "none", "learned", "luminance", "shuffled", "oracle"]
+
+
+@torch.no_grad()
 def test_logits_have_the_input_resolution_and_images_are_independent():
     net = make()
     found = net(image(), depth())
@@ -225,6 +243,7 @@ def test_a_flat_map_is_standardised_to_zeros():
         (lambda: guidance_map("depth", image()), "needs a depth map"),
         (lambda: guidance_map("oracle", image()), "needs a depth map"),
         (lambda: guidance_map("shuffled", image(), depth()), "needs donors"),
+        (lambda: make("learned").attend(depth()), "needs an image: pass it"),
         (lambda: draw_donors(depth()[:1]), "at least two frames"),
         (lambda: make("depth")(image()[..., :60], depth()[..., :60]), "multiples of 32"),
         (lambda: make("shuffled")(image()[:1], depth()[:1]), "at least two frames"),

@@ -41,6 +41,7 @@ from lesionkit.explore.images import (
     decode_upload,
 )  # fmt: skip
 from lesionkit.explore.whatif import Outcome, Prepared, Stroke
+from lesionkit.segmentation import GUIDANCE
 
 __all__ = ["GUIDANCES", "Choice", "ExplorerState", "SceneImage", "StateError", "Stroke"]
 
@@ -287,7 +288,7 @@ class ExplorerState:
         if self.now.point is not None and not readings.in_box(*self.now.point, self.shown.prepared.box):
             notes.append("The point lies in the black margin: depth and attention are those of the nearest tissue.")
         touched = self.now.guidance in ("flat", "other") or self.now.relief != 1 or self.now.strokes
-        if kind != "depth" and touched:
+        if GUIDANCE[kind].needs != "depth" and touched:
             notes.append(f"This model's attention is fed by {kind!r}, not by depth: a changed depth cannot change its "
                          "answer. Switching the attention off still can.")  # fmt: skip
         elif self.now.guidance == "off" and (self.now.relief != 1 or self.now.strokes):

@@ -18,7 +18,6 @@ from torch import Tensor
 from lesionkit.depth import DepthMaps
 from lesionkit.detector import Detector
 from lesionkit.preprocess import Preprocessed, preprocess
-from lesionkit.segmentation import guidance_map
 
 RELIEF_SHARE = 0.1  # relief varies over less than about this share of the frame: lesions and folds, not the lumen
 TOOLS = ("nearer", "farther", "smear")
@@ -64,7 +63,7 @@ def prepare(detector: Detector, image: UInt8[np.ndarray, "h w 3"]) -> Prepared:
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(detector.device)
     seen = preprocess(tensor.float() / 255, detector.config.size_px)
     pixels = seen.image.to(memory_format=torch.channels_last)
-    return Prepared(seen, detector.depth_net(pixels), tuple(detector.segmenter.encoder(pixels)))
+    return Prepared(seen, detector.depth_net(pixels), tuple(detector.segmenter.encode(pixels)))
 
 
 @torch.inference_mode()
@@ -72,12 +71,11 @@ def guide(detector: Detector, prepared: Prepared, depth: Float[Tensor, "1 1 s s"
     """Steps [20] to [28] with `depth` in place of the estimated one. attend=False: every weight is 1, so that the
     image features pass as they are."""
     net = detector.segmenter
-    map_ = guidance_map(net.guidance, prepared.seen.image, depth)
-    weights = [layer(f) for layer, f in zip(net.attention, net.depth_features(map_), strict=True)]
+    weights = net.attend(depth, prepared.seen.image)
     if not attend:
         weights = [torch.ones_like(w) for w in weights]
-    second = [f * w.to(f.dtype) for f, w in zip(prepared.features, weights, strict=True)]
-    return Outcome(depth, tuple(weights), torch.sigmoid(net.decoder(second).float()))
+    logits = net.decode(net.weigh(prepared.features, weights))
+    return Outcome(depth, tuple(weights), torch.sigmoid(logits.float()))
 
 
 def flatten(depth: Float[Tensor, "1 1 s s"]) -> Tensor:

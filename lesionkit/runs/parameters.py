@@ -10,6 +10,7 @@ from typing import Any
 
 from lesionkit import datasets, devices
 from lesionkit.runs.profiles import PROFILES, quick
+from lesionkit.segmentation import GUIDANCE
 
 NOTEBOOKS = ("01_data", "02_depth", "03_segmentation", "04_loss_ablation", "05_evaluation")
 EXTRA_NOTEBOOKS = ("explore",)
@@ -101,7 +102,7 @@ VALIDATORS: dict[str, Callable[[str, Any], Any]] = {
 COMMON = tuple(VALIDATORS)  # what every notebook has
 # Parameters that only one notebook has. Whatever stands here goes into that notebook's record.
 EXTRAS: dict[str, dict[str, Callable[[str, Any], Any]]] = {
-    "03_segmentation": {"guidance": one_of("depth", "none", "learned", "luminance")}
+    "03_segmentation": {"guidance": one_of(*(name for name, kind in GUIDANCE.items() if kind.alone))}
 }
 
 

@@ -25,10 +25,10 @@ from splits import SPLITS, pooled
 
 from lesionkit import datasets, fusion, metrics, scenes
 from lesionkit.depth import DepthNet
-from lesionkit.detector import USABLE_GUIDANCE, Detector, DetectorConfig
+from lesionkit.detector import Detector, DetectorConfig
 from lesionkit.devices import resolve, seed_everything
 from lesionkit.frames import Frames
-from lesionkit.segmentation import DepthGuidedSegmenter
+from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
 
 
 @click.command()
@@ -41,7 +41,7 @@ from lesionkit.segmentation import DepthGuidedSegmenter
 @click.option("--seed", default=0)
 @click.option("--split", type=click.Choice(list(SPLITS)), default="pranet")
 @click.option("--stages", default=len(SEGMENTER_STAGES), help="how many of the segmenter's, for a shorter training")
-@click.option("--guidance", type=click.Choice(USABLE_GUIDANCE), default="depth")
+@click.option("--guidance", type=click.Choice([name for name, kind in GUIDANCE.items() if kind.alone]), default="depth")
 @click.option("--depth-precision", default=None, help="bf16 is faster on CPUs with matrix tiles [the recipe's]")
 @click.option("--depth-scale", default=1.0, help="below 1 shortens the depth training, for a trial")
 @click.option("--compiled", is_flag=True, help="render depth's scenes by a compiled program: faster, the same scenes")
