@@ -11,10 +11,9 @@ from test_explorer_state import encoded, make_detector, noise
 
 from lesionkit import explore
 from lesionkit.explore import images as explorer_images
-from lesionkit.explore import messages as explorer_messages
-from lesionkit.explore import whatif
+from lesionkit.explore import messages, whatif
+from lesionkit.explore.checks import StateError
 from lesionkit.explore.choice import PANELS
-from lesionkit.explore.images import StateError
 from lesionkit.explore.pictures import panels, table
 
 
@@ -130,8 +129,7 @@ def test_undo_moves_the_controls_and_counts_as_no_action(screen):
      (None, 0.5, "ratio", "—")],
 )  # fmt: skip
 def test_a_change_is_the_difference_of_what_is_shown(now, original, kind, change):
-    values = {"now": now, "original": original}
-    assert explorer_messages._written(explorer_messages._shown_change(values, kind), kind, signed=True) == change
+    assert messages.change(now, original, kind) == change
 
 
 def test_numbers_are_written_with_their_change(screen):
@@ -153,7 +151,7 @@ def test_numbers_are_written_with_their_change(screen):
     ],
 )
 def test_a_change_has_a_sign_unless_it_rounds_to_nothing(value, kind, written):
-    assert explorer_messages._written(value, kind, signed=True) == written
+    assert messages.written(value, kind, "+") == written
 
 
 def test_painting_goes_through_the_brush_controls(screen):
@@ -242,7 +240,7 @@ def test_looking_is_remembered_without_running_anything(screen):
     assert "mask" in screen.messages[-1][0]["line"]
 
 
-def test_messages_from_two_threads_take_turns(screen, monkeypatch):
+def test_messages_from_two_threads_take_turns(detector, monkeypatch):
     """JupyterLab handles widget messages beside the cell that runs. While the first picture is computed, another
     message must not send the maps that belong to it."""
     begun, prepare = Event(), whatif.prepare
@@ -252,7 +250,7 @@ def test_messages_from_two_threads_take_turns(screen, monkeypatch):
         time.sleep(0.2)
         return prepare(*args)
 
-    screen.state._shown.clear()
+    screen = Screen(detector)
     monkeypatch.setattr(whatif, "prepare", slow)
     first = Thread(target=lambda: screen.ask("ready"))
     first.start()

@@ -14,9 +14,11 @@ from lesionkit.depth import DepthNet, gradient_magnitude
 from lesionkit.detector import Detector, DetectorConfig
 from lesionkit.explore import images as explorer_images
 from lesionkit.explore import whatif
-from lesionkit.explore.images import SceneImage, StateError, declared_size, decode_upload
-from lesionkit.explore.pictures import PANELS, TABLES, blend, panels, quantised, table
-from lesionkit.explore.state import Choice, ExplorerState
+from lesionkit.explore.checks import StateError
+from lesionkit.explore.choice import PANELS, Choice
+from lesionkit.explore.images import SceneImage, declared_size, decode_upload
+from lesionkit.explore.pictures import TABLES, panels, quantised, table
+from lesionkit.explore.state import ExplorerState
 from lesionkit.explore.whatif import Stroke
 from lesionkit.segmentation import DepthGuidedSegmenter
 
@@ -551,10 +553,3 @@ def test_colour_tables_rise_evenly_in_lightness():
         steps = np.diff(lab[::16]) * (1 if lab[-1] > lab[0] else -1)
         assert steps.min() > 0
         assert steps.max() < 4 * steps.min()
-
-
-def test_the_stage_blends_two_panels(state):
-    state.set_view(under="image", over="mask", opacity=0.25)
-    shown = panels(state)
-    mixed = blend(state).astype(float)
-    np.testing.assert_allclose(mixed, 0.75 * shown["image"] + 0.25 * shown["mask"], atol=0.51)

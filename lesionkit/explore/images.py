@@ -5,16 +5,18 @@ Each kind is a small frozen description, which is what a saved state holds; its 
 
 import hashlib
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from lesionkit import datasets
+from lesionkit import datasets, fusion
 from lesionkit.datasets import reading
+from lesionkit.explore.checks import StateError, checked, chosen, ranged, text
 from lesionkit.scenes.render import Lesion, SceneConfig, render_scenes
 
 SCENE_PX = 256  # whatever the model's size: a saved point or stroke then means the same place
@@ -22,7 +24,6 @@ LONGEST_PX = 1024  # larger images are reduced: the networks see a quarter of th
 SMALLEST_PX = 32
 MAX_BYTES = 32_000_000
 MAX_PIXELS = 60_000_000  # a small file can unpack to gigabytes
-DECIMALS = 4  # of every number that a person chooses; a browser's slider says 12.000000000000002
 REDUCED = "reduced "
 PARIS = ("0-Ip", "0-Is", "0-IIa", "0-IIb", "0-IIc", "none")
 SCENE_RANGES = {
@@ -32,29 +33,6 @@ SCENE_RANGES = {
     "light": (0.5, 1.7),
     "view_degrees": (80.0, 140.0),
 }
-
-
-class StateError(ValueError):
-    """Something that the explorer cannot do or show; one sentence for the person who asked."""
-
-
-def number(name: str, value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise StateError(f"{name} is {value!r}, but must be a number from {low:g} to {high:g}")
-    return round(float(value), DECIMALS)
-
-
-def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise StateError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}")
-    return value
-
-
-def refuse_unknown(given: dict, cls: type) -> None:
-    allowed = [f.name for f in fields(cls)]
-    for name in given:
-        if name not in allowed:
-            raise StateError(f"{name!r} is not known here: use {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -74,43 +52,45 @@ class SceneImage:
     """A rendered scene with one lesion, or none (paris "none"). A slider changes its one property and nothing else:
     tube, camera and place come from the seed."""
 
-    paris: str = "0-Is"
-    size_mm: float = 12.0
-    relief: float = 1.0  # factor on the lesion's height
-    contrast: float = 0.45  # of its colour against the mucosa
-    light: float = 1.0  # factor on the exposure
-    view_degrees: float = 105.0
-    seed: int = 2
+    paris: str = chosen(PARIS, "0-Is")
+    size_mm: float = ranged(*SCENE_RANGES["size_mm"], 12.0)
+    relief: float = ranged(*SCENE_RANGES["relief"], 1.0)  # factor on the lesion's height
+    contrast: float = ranged(*SCENE_RANGES["contrast"], 0.45)  # of its colour against the mucosa
+    light: float = ranged(*SCENE_RANGES["light"], 1.0)  # factor on the exposure
+    view_degrees: float = ranged(*SCENE_RANGES["view_degrees"], 105.0)
+    seed: int = ranged(0, 9999, 2, int)
 
     kind = "scene"
-
-    def checked(self) -> "SceneImage":
-        one_of("paris", self.paris, PARIS)
-        values = {name: number(name, getattr(self, name), *span) for name, span in SCENE_RANGES.items()}
-        return replace(self, **values, seed=int(number("seed", self.seed, 0, 9999)))
 
     def another(self, number: int) -> "SceneImage":
         """Another scene, as a donor of depth: another tube, another place."""
         return replace(self, seed=(self.seed + 101 * number) % 10_000)
 
     def config(self) -> SceneConfig:
+        """The scene's ranges, each narrowed to the one value chosen."""
         bare = self.paris == "none"
-        ranges = {name: (getattr(self, name),) * 2 for name in ("size_mm", "contrast", "view_degrees")}
         return replace(
-            SceneConfig.standard(), name="explorer", classes=("0-Is" if bare else self.paris,), lesions=(1, 1),
-            lesion_free=1.0 if bare else 0.0, lookalikes=(0, 0), tilt_degrees=25.0, relief=self.relief,
-            light=self.light, **ranges,
-        )  # fmt: skip
+            SceneConfig.standard(),
+            name="explorer",
+            classes=("0-Is" if bare else self.paris,),
+            lesions=(1, 1),
+            lesion_free=1.0 if bare else 0.0,
+            lookalikes=(0, 0),
+            tilt_degrees=25.0,
+            relief=self.relief,
+            light=self.light,
+            **{name: (getattr(self, name),) * 2 for name in ("size_mm", "contrast", "view_degrees")},
+        )
 
     @lru_cache(maxsize=12)  # noqa: B019 (a scene is a value, not an object that should be freed; undo comes back to it)
     def load(self) -> LoadedImage:
         scene = render_scenes(1, SCENE_PX, self.seed, "cpu", self.config())
-        pixels = (scene.image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-        seen = scene.lesions[0]
-        what = f"{self.paris} of {seen[0].size_mm:.0f} mm" if seen else "no lesion"
+        pixels = np.ascontiguousarray(fusion.to_array(scene.image[0]))
+        lesion = scene.lesions[0][0] if scene.lesions[0] else None
+        what = f"{self.paris} of {lesion.size_mm:.0f} mm" if lesion else "no lesion"
         label = f"rendered scene {self.seed}, {what}"
-        note = self._note(seen[0] if seen else None)
-        return LoadedImage(pixels, label, scene.mask[0, 0].numpy() > 0, scene.depth[0, 0].numpy(), note)
+        truth, depth = scene.mask[0, 0].numpy() > 0, scene.depth[0, 0].numpy()
+        return LoadedImage(pixels, label, truth, depth, self._note(lesion))
 
     def _note(self, lesion: Lesion | None) -> str:
         if self.paris != "none" and lesion is None:
@@ -125,31 +105,29 @@ class SceneImage:
 class SampleImage:
     """An image of a data set that lies on this machine."""
 
-    dataset: str
-    name: str
+    dataset: str = checked(text)
+    name: str = checked(text)
 
     kind = "sample"
 
-    def checked(self) -> "SampleImage":
-        if not isinstance(self.dataset, str):
-            raise StateError(f"dataset is {self.dataset!r}, but must be a name")
-        if self.name not in _names(_samples(self.dataset)):
-            raise StateError(f"{_short(self.dataset)} has no image {self.name!r}")
-        return self
+    def __post_init__(self) -> None:
+        if self.name not in _samples(self.dataset):
+            raise StateError(f"{self._set()} has no image {self.name!r}")
 
     def another(self, number: int) -> "SampleImage":
-        names = _names(_samples(self.dataset))
+        names = list(_samples(self.dataset))
         return replace(self, name=names[(names.index(self.name) + number) % len(names)])
 
     def load(self) -> LoadedImage:
-        sample = next(s for s in _samples(self.dataset) if s.name == self.name)
-        try:
-            image, truth = datasets.read_sample(sample)
-        except datasets.DatasetError as error:
-            raise StateError(str(error)) from None
+        with _errors_as_sentences():
+            image, truth = datasets.read_sample(_samples(self.dataset)[self.name])
         image, note = reduced(image)
         truth = cv2.resize(truth.astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
-        return LoadedImage(image, f"{_short(self.dataset)}, {self.name}", truth, note=note)
+        return LoadedImage(image, f"{self._set()}, {self.name}", truth, note=note)
+
+    def _set(self) -> str:
+        # the label stands in pictures that people pass on: no path of their machine in it
+        return "own folder" if self.dataset.startswith(datasets.FOLDER) else self.dataset
 
 
 @dataclass(frozen=True)
@@ -157,26 +135,18 @@ class UploadImage:
     """A person's own image; its pixels are not in the state. sha256: of the file's bytes; of a file that the browser
     had to reduce, of what it sent, with REDUCED before it."""
 
-    name: str
-    sha256: str
+    name: str = checked(text)
+    sha256: str = checked(text)
 
     kind = "upload"
-
-    def checked(self) -> "UploadImage":
-        if not isinstance(self.name, str) or not isinstance(self.sha256, str):
-            raise StateError("an own image is described by name and sha256, both text")
-        return self
 
     def another(self, number: int) -> SceneImage:
         return SceneImage().another(number)  # nothing is known but this one image
 
-    def load(self) -> LoadedImage:
-        raise StateError(f"this view is about your own image {self.name!r}: open that file first")
-
-    def opened(self, data: bytes | None) -> LoadedImage:
+    def load(self, data: bytes | None = None) -> LoadedImage:
         """The image from the file's bytes; StateError when they are missing or another file's."""
         if data is None:
-            return self.load()
+            raise StateError(f"this view is about your own image {self.name!r}: open that file first")
         if not self.sha256.startswith(REDUCED) and hashlib.sha256(data).hexdigest() != self.sha256:
             raise StateError(f"the file given is not the {self.name!r} that this state was saved with")
         return decode_upload(data, self.name)
@@ -188,34 +158,29 @@ IMAGES = {cls.kind: cls for cls in (SceneImage, SampleImage, UploadImage)}
 # --- data sets ----------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=8)
-def _samples(dataset: str) -> tuple[datasets.Sample, ...]:
+@contextmanager
+def _errors_as_sentences() -> Iterator[None]:
     try:
-        return datasets.open_dataset(dataset).samples
+        yield
     except datasets.DatasetError as error:
         raise StateError(str(error)) from None
 
 
-def _names(samples: Sequence[datasets.Sample]) -> list[str]:
-    return [sample.name for sample in samples]
+@lru_cache(maxsize=8)
+@_errors_as_sentences()
+def _samples(dataset: str) -> dict[str, datasets.Sample]:
+    return {sample.name: sample for sample in datasets.open_dataset(dataset).samples}
 
 
+@_errors_as_sentences()
 def sample_names(dataset: str, part: str = "test") -> list[str]:
     """The images of a part of a data set, in order. Raises StateError."""
-    try:
-        return _names(datasets.open_dataset(dataset).part(part))
-    except datasets.DatasetError as error:
-        raise StateError(str(error)) from None
+    return [sample.name for sample in datasets.open_dataset(dataset).part(part)]
 
 
 def available_datasets() -> list[str]:
     """The data sets of the registry that are on this machine."""
     return [row["name"] for row in datasets.status() if row["present"] and row["kind"] == "masks"]
-
-
-def _short(dataset: str) -> str:
-    # the label stands in pictures that people pass on: no path of their machine in it
-    return "own folder" if dataset.startswith(datasets.FOLDER) else dataset
 
 
 # --- own files ----------------------------------------------------------------------------------------
@@ -225,18 +190,19 @@ def decode_upload(data: bytes, name: str) -> LoadedImage:
     """An image file's bytes as RGB: grey becomes three equal channels, what is transparent becomes black, a large one
     is reduced; the note says so. Raises StateError for what is no image, cut off, too large or too small."""
     _check_bytes(data, name)
-    pixels = reading.quiet_imdecode(data, cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.ndim not in (2, 3):
-        raise StateError(f"{name} is not an image that can be read here: use a JPEG, PNG, BMP, TIFF or WebP file")
-    bgr = reading.quiet_imdecode(data, cv2.IMREAD_COLOR)  # a second time: only this honours a photograph's orientation
-    if bgr is None:  # a TIFF of floating-point numbers
+    bgr = reading.quiet_imdecode(data, cv2.IMREAD_COLOR)
+    if bgr is None:
+        pixels = reading.quiet_imdecode(data, cv2.IMREAD_UNCHANGED)
+        if pixels is None:
+            raise StateError(f"{name} is not an image that can be read here: use a JPEG, PNG, BMP, TIFF or WebP file")
         raise StateError(f"{name} has pixels of {pixels.dtype}, which are no picture: save it as PNG")
     whole = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     rgb = reading.without_transparent(whole, data)
     notes = [] if rgb is whole else ["Its transparent parts are shown black, as the frame around tissue is."]
-    if min(rgb.shape[:2]) < SMALLEST_PX:
-        raise StateError(f"{name} is {rgb.shape[1]}×{rgb.shape[0]} pixels: too small to show tissue, use at least "
-                         f"{SMALLEST_PX} on each side")  # fmt: skip
+    height, width = rgb.shape[:2]
+    if min(height, width) < SMALLEST_PX:
+        wanted = f"use at least {SMALLEST_PX} on each side"
+        raise StateError(f"{name} is {width}×{height} pixels: too small to show tissue, {wanted}")
     if (rgb[..., :1] == rgb).all():
         notes.append("The image is grey; the model learned from colour, so trust its answer less.")
     rgb, note = reduced(rgb)
@@ -247,8 +213,8 @@ def _check_bytes(data: bytes, name: str) -> None:
     if not data:
         raise StateError(f"{name} is empty: choose another file")
     if len(data) > MAX_BYTES:
-        raise StateError(f"{name} has {len(data) / 1e6:.0f} MB, more than the {MAX_BYTES / 1e6:.0f} MB taken here: "
-                         "save it smaller")  # fmt: skip
+        have, most = f"{len(data) / 1e6:.0f} MB", f"{MAX_BYTES / 1e6:.0f} MB"
+        raise StateError(f"{name} has {have}, more than the {most} taken here: save it smaller")
     width, height = declared_size(data)
     if width * height > MAX_PIXELS:
         raise StateError(f"{name} has more than {MAX_PIXELS / 1e6:.0f} million pixels: save it smaller")

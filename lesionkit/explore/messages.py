@@ -1,8 +1,12 @@
 """What the explorer tells the browser about its state: plain dictionaries, whose texts are written as a person reads
-them. The pictures that go with them are made in `explorer_pictures`."""
+them, and the bytes of pictures that go with them."""
 
 from typing import Any
 
+import numpy as np
+
+from lesionkit.explore import pictures
+from lesionkit.explore.choice import PANELS, VIEW, Choice
 from lesionkit.explore.images import SceneImage
 from lesionkit.explore.pictures import MapPicture
 from lesionkit.explore.state import ExplorerState
@@ -16,30 +20,66 @@ NUMBERS = {  # label, how it is written, what it means
     "false_area": ("falsely marked area", "percent", "share of the image marked outside the true lesion"),
     "dice": ("Dice", "ratio", "overlap with the truth; not defined without a lesion"),
 }
+WRITTEN = {"percent": (100, 1, " %"), "count": (1, 0, ""), "ratio": (1, 2, "")}  # factor, digits, unit
+
+Message = tuple[dict[str, Any], list[bytes]]  # and its buffers
 
 
-def frame(state: ExplorerState) -> dict[str, Any]:
+def hello() -> Message:
+    """What never changes: the panels, the colour tables, and the view that a saved state leaves out."""
+    tables = [pictures.table(name).tobytes() for name in pictures.TABLES]
+    message = {"kind": "hello", "panels": PANELS, "tables": list(pictures.TABLES), "view": Choice().part(VIEW)}
+    return message, tables
+
+
+def update(state: ExplorerState, reply: str | None, sent: dict[str, Any]) -> tuple[Message, dict[str, Any]]:
+    """All texts of the state, and of its pictures those that are not on the screen yet. sent: what each kind of picture
+    there was made from; what is returned beside the message is that for the next time."""
+    what_if = state.what_if
+    shows = {"image": state.now.image, "what_if": what_if, "detection": (what_if, state.now.threshold)}
+    new = {kind for kind, source in shows.items() if sent.get(kind) != source}
+    maps, jpegs = _new_maps(state, new), _new_jpegs(state, new)
+    message = {"kind": "update", "reply": reply} | ({"frame": _frame(state)} if "image" in new else {})
+    message["maps"] = [_header(side, m) for side, m in maps]
+    message["jpegs"] = [{"side": side, "name": name} for side, name, _ in jpegs]
+    message |= {"numbers": number_rows(state), "profile": _profile(state), "note": state.note()}
+    message |= {"json": state.to_json(1), "line": state.python_line()}
+    message |= {"can_undo": state.can_undo, "can_redo": state.can_redo, "runs": state.runs}
+    return (message, [m.bytes.tobytes() for _, m in maps] + [pictures.jpeg(p) for *_, p in jpegs]), shows
+
+
+def _new_maps(state: ExplorerState, new: set[str]) -> list[tuple[str, MapPicture]]:
+    """Maps and where they belong: "now", "before", or "both" while nothing was asked yet."""
+    found, same = [], state.is_original
+    if "image" in new:
+        found += [("now", m) for m in pictures.image_maps(state)]
+        found += [("both" if same else "before", m) for m in pictures.outcome_maps(state, state.shown.original)]
+    if "what_if" in new and not (same and "image" in new):
+        found += [("now", m) for m in pictures.outcome_maps(state, state.outcome)]
+    return found
+
+
+def _new_jpegs(state: ExplorerState, new: set[str]) -> list[tuple[str, str, np.ndarray]]:
+    found = [("now", "image", state.shown.loaded.image)] if "image" in new else []
+    if "detection" in new and state.is_original:
+        found.append(("both", "detection", pictures.detection(state)))
+    elif "detection" in new:
+        sides = {"now": False, "before": True}
+        found += [(side, "detection", pictures.detection(state, original)) for side, original in sides.items()]
+    return found
+
+
+def _frame(state: ExplorerState) -> dict[str, Any]:
     """The image shown: its size, the box that the networks see, its label."""
     (height, width), box = state.shown.size_hw, state.shown.prepared.box
     return {"width": width, "height": height, "box": list(box), "label": state.shown.loaded.label}
 
 
-def header(side: str, m: MapPicture) -> dict[str, Any]:
-    """What the browser needs beside the bytes of a map; side: where it belongs, "now", "before" or "both"."""
+def _header(side: str, m: MapPicture) -> dict[str, Any]:
+    """What the browser needs beside the bytes of a map."""
     height, width = m.bytes.shape
     size, values = {"width": width, "height": height}, {"low": m.low, "high": m.high, "log": m.log}
     return {"side": side, "name": m.name, "table": m.table} | size | values
-
-
-def texts(state: ExplorerState) -> dict[str, Any]:
-    """All of the state that is no picture."""
-    return {
-        "numbers": number_rows(state), "profile": profile(state), "note": state.note(), "json": state.to_json(1),
-        "line": state.python_line(), "can_undo": state.can_undo, "can_redo": state.can_redo, "runs": state.runs,
-    }  # fmt: skip
-
-
-DIGITS = {"percent": 3, "count": 0, "ratio": 2}  # of the value that are shown; as a percentage two less
 
 
 def number_rows(state: ExplorerState) -> list[dict[str, Any]]:
@@ -47,30 +87,31 @@ def number_rows(state: ExplorerState) -> list[dict[str, Any]]:
     rows = []
     for name, values in state.numbers().items():
         label, kind, meaning = NUMBERS[name]
-        texts = {side: _written(values[side], kind) for side in ("now", "original")}
-        texts["change"] = _written(_shown_change(values, kind), kind, signed=True)
+        now, original = values["now"], values["original"]
+        texts = {"now": written(now, kind), "original": written(original, kind), "change": change(now, original, kind)}
         rows.append({"name": name, "label": label, "help": meaning, **texts, "changed": texts["change"][0] in "+−"})
     return rows
 
 
-def _shown_change(values: dict[str, float | None], kind: str) -> float | None:
-    """The difference of the two numbers as they are written, so that a reader who subtracts finds the same."""
-    now, original = values["now"], values["original"]
-    return None if None in (now, original) else round(now, DIGITS[kind]) - round(original, DIGITS[kind])
-
-
-def _written(value: float | None, kind: str, signed: bool = False) -> str:
+def written(value: float | None, kind: str, sign: str = "") -> str:
+    """A number as a person reads it; kind: one of WRITTEN; sign "+": also for what is positive, but not for what rounds
+    to nothing."""
     if value is None:
         return "—"
-    sign = "+" if signed else ""
-    digits = DIGITS[kind]
-    text = f"{100 * value:{sign}.{digits - 2}f} %" if kind == "percent" else f"{value:{sign}.{digits}f}"
-    if signed and not text.strip("+-0. %"):  # what rounds to nothing has no sign
-        text = text.lstrip("+-")
-    return text.replace("-", "−")
+    factor, digits, unit = WRITTEN[kind]
+    value = round(factor * value, digits) + 0.0  # no negative zero
+    return f"{value:{sign if value else ''}.{digits}f}{unit}".replace("-", "−")
 
 
-def profile(state: ExplorerState) -> dict[str, Any] | None:
+def change(now: float | None, original: float | None, kind: str) -> str:
+    """The difference of the two numbers as they are written, so that a reader who subtracts finds the same."""
+    factor, digits, _ = WRITTEN[kind]
+    if now is None or original is None:
+        return written(None, kind)
+    return written((round(factor * now, digits) - round(factor * original, digits)) / factor, kind, "+")
+
+
+def _profile(state: ExplorerState) -> dict[str, Any] | None:
     """The profile through the point that was clicked; None without one."""
     found = state.profile_at_click()
     if found is None:

@@ -114,13 +114,6 @@ def _placed(map_: MapPicture, box: tuple[int, int, int, int], size_hw: tuple[int
     return frame
 
 
-def blend(state: ExplorerState) -> np.ndarray:
-    """What the stage shows: `over` on `under` with the chosen opacity."""
-    shown = panels(state)
-    under, over, share = shown[state.now.under], shown[state.now.over], state.now.opacity
-    return (under * (1 - share) + over * share).round().astype(np.uint8)
-
-
 def jpeg(picture: np.ndarray, quality: int = 90) -> bytes:
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

@@ -6,9 +6,9 @@ that it depends on. Coordinates x, y are pixels of the image shown; s is the net
 """
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,35 +17,15 @@ import torch
 from lesionkit import fusion
 from lesionkit.detector import Detector
 from lesionkit.explore import readings, whatif
-from lesionkit.explore.choice import (
-    GUIDANCES,
-    RELIEF,
-    STROKE_POINTS,
-    VIEW,
-    Choice,
-    checked_view,
-    from_json,
-    make_stroke,
-    number,
-    one_of,
-    refuse_unknown,
-    to_json,
-)  # fmt: skip
-from lesionkit.explore.images import (
-    REDUCED,
-    LoadedImage,
-    SampleImage,
-    SceneImage,
-    StateError,
-    UploadImage,
-    decode_upload,
-)  # fmt: skip
-from lesionkit.explore.whatif import Outcome, Prepared, Stroke
+from lesionkit.explore.checks import StateError, build, number
+from lesionkit.explore.choice import VIEW, Choice, from_json, to_json
+from lesionkit.explore.images import REDUCED, LoadedImage, SampleImage, SceneImage, UploadImage, decode_upload
+from lesionkit.explore.whatif import STROKE_POINTS, Outcome, Prepared, Stroke
 from lesionkit.segmentation import GUIDANCE
 
-__all__ = ["GUIDANCES", "Choice", "ExplorerState", "SceneImage", "StateError", "Stroke"]
-
 HISTORY = 200  # steps that can be undone
+# which settings act under a guidance: a flat map has no relief, and with the attention off nothing does
+ACTING = {"own": ("relief", "strokes"), "flat": ("strokes",), "other": ("other", "relief", "strokes"), "off": ()}
 
 
 @dataclass(frozen=True)
@@ -64,32 +44,32 @@ class Shown:
 class ExplorerState:
     """The explorer without a view. Methods change the choice; `shown`, `outcome`, `numbers` … say what follows.
 
-    detector: any `Detector`. weights: what the Python line gives to `Detector.from_pretrained`. Methods that take
-    something from outside raise StateError, one sentence, and then leave the state as it was.
+    detector: any `Detector`. weights: what the Python line gives to `Detector.from_pretrained`. image: the first one.
+    Methods that take something from outside raise StateError, one sentence, and then leave the state as it was.
     """
 
     def __init__(self, detector: Detector, weights: str = "reference", image: Any = None):
         self.detector, self.weights = detector, weights
-        self.start = self.now = Choice(image=(image or SceneImage()).checked(), threshold=float(detector.threshold))
+        self._default = Choice(threshold=float(detector.threshold))
+        self.start = self.now = build(Choice, vars(self._default) | {"image": image or SceneImage()}, "the state")
         self._past: list[Choice] = []
         self._future: list[Choice] = []
         self._step: Hashable = None
         self._uploads: dict[UploadImage, LoadedImage] = {}
-        self._shown: OrderedDict[Any, Shown] = OrderedDict()
-        self._outcomes: OrderedDict[Any, Outcome] = OrderedDict()
+        self._show = lru_cache(maxsize=4)(self._compute_image)
+        self._answer = lru_cache(maxsize=12)(self._compute_outcome)
         self.runs = 0  # how often the networks ran; the tests count
 
     # --- choosing -------------------------------------------------------------------------------------
 
     def choose_scene(self, **changes: Any) -> None:
         """A rendered scene: the present one (or the first) with `changes`, fields of SceneImage."""
-        base = self.now.image if isinstance(self.now.image, SceneImage) else SceneImage()
-        refuse_unknown(changes, SceneImage)
-        self._choose_image(replace(base, **changes), step=("scene", tuple(changes)))
+        present = vars(self.now.image) if isinstance(self.now.image, SceneImage) else {}
+        self._choose_image(build(SceneImage, present | changes, "the scene"), step=("scene", tuple(changes)))
 
     def choose_sample(self, dataset: str, name: str) -> None:
         """An image of a data set that is on this machine."""
-        self._choose_image(SampleImage(dataset, name))
+        self._choose_image(build(SampleImage, {"dataset": dataset, "name": name}, "the sample"))
 
     def load_upload(self, data: bytes, name: str = "upload", reduced: bool = False) -> None:
         """The bytes of an image file. reduced: the browser made it smaller, so the file's own bytes are others."""
@@ -106,8 +86,6 @@ class ExplorerState:
         self._choose_image(next(reversed(self._uploads)))
 
     def _choose_image(self, image: Any, step: Hashable = None) -> None:
-        image = image.checked()
-        self._show(image)  # before anything changes: an image that cannot be read leaves the state alone
         before = self.now.image
         same_place = isinstance(image, SceneImage) and isinstance(before, SceneImage) and image.seed == before.seed
         kept = {} if same_place else {"strokes": (), "point": None, "zoom": Choice.zoom}
@@ -115,17 +93,12 @@ class ExplorerState:
 
     def set_threshold(self, threshold: float) -> None:
         """0 to 1; what lies above is lesion."""
-        self._change("threshold", threshold=number("threshold", threshold, 0, 1))
+        self._change("threshold", threshold=threshold)
 
     def set_guidance(self, guidance: str | None = None, relief: float | None = None, other: int | None = None) -> None:
         """What feeds the attention. guidance: one of GUIDANCES; relief: see `whatif.exaggerate`; other: which image."""
-        changes: dict[str, Any] = {}
-        if guidance is not None:
-            changes["guidance"] = one_of("guidance", guidance, GUIDANCES)
-        if relief is not None:
-            changes["relief"] = number("relief", relief, *RELIEF)
-        if other is not None:
-            changes["other"] = int(number("other", other, 1, 999))
+        given = {"guidance": guidance, "relief": relief, "other": other}
+        changes = {name: value for name, value in given.items() if value is not None}
         self._change(tuple(changes), **changes)
 
     def paint(
@@ -133,8 +106,8 @@ class ExplorerState:
     ) -> None:
         """Push the depth under the brush nearer or farther, or smear it. Calls with one `stroke` extend it, until it
         has STROKE_POINTS: what follows is a stroke more, of the same step."""
-        new = make_stroke({"tool": tool, "radius_px": radius_px, "strength": strength, "points": points})
-        strokes = self.now.strokes
+        given = {"tool": tool, "radius_px": radius_px, "strength": strength, "points": points}
+        new, strokes = build(Stroke, given, "a stroke"), self.now.strokes
         if stroke is not None and self._step == ("paint", stroke) and strokes:
             longer = strokes[-1].points + new.points
             if len(longer) <= STROKE_POINTS:
@@ -144,27 +117,25 @@ class ExplorerState:
     def click(self, x: float, y: float) -> None:
         """The point whose values and profile are shown."""
         height, width = self.shown.size_hw
-        point = (number("x", x, 0, width), number("y", y, 0, height))
-        self._change("point", point=point)
+        self._change("point", point=(number("x", x, 0, width), number("y", y, 0, height)))
 
     def set_angle(self, degrees: float) -> None:
         """Direction of the profile's line, −180 to 180; 0 runs along x."""
-        self._change("angle", angle=number("angle", degrees, -180, 180))
+        self._change("angle", angle=degrees)
 
     def set_view(self, **changes: Any) -> None:
         """under, over, opacity, zoom: how it is looked at. Saved with the state, but no step that is undone."""
-        values = asdict(self.now) | changes
-        view = {name: values[name] for name in VIEW}
-        self.now = replace(self.now, **checked_view(view))
+        self.now = build(Choice, vars(self.now) | changes, "the state")
 
     # --- history --------------------------------------------------------------------------------------
 
     def _change(self, step: Hashable, **changes: Any) -> None:
         """Changes of one and the same kind in a row (a slider being dragged) are one step to undo."""
-        now = replace(self.now, **changes)
+        now = build(Choice, vars(self.now) | changes, "the state")
         if now == self.now:
             return
-        if now.guidance == "other":  # before anything changes: it may be an image that cannot be read
+        self._show(now.image)  # before anything changes: an image that cannot be read leaves the state alone
+        if now.guidance == "other":
             self._donor(now)
         if step is None or step != self._step:
             self._past = [*self._past[-HISTORY:], self.now]
@@ -192,23 +163,18 @@ class ExplorerState:
     def _travel(self, source: list[Choice], target: list[Choice]) -> None:
         if source:
             target.append(self.now)
-            view = {name: getattr(self.now, name) for name in VIEW}
-            self.now = replace(source.pop(), **view)
+            self.now = replace(source.pop(), **self.now.part(VIEW))
         self._step = None
 
     def reset(self) -> None:
         """Depth, relief, paint and threshold as they were; the image stays. Can be undone."""
-        names = ("guidance", "other", "relief", "strokes", "threshold")
-        self._change(None, **{name: getattr(self.start, name) for name in names})
+        self._change(None, **self.start.part(("guidance", "other", "relief", "strokes", "threshold")))
 
     # --- what follows ---------------------------------------------------------------------------------
 
     @property
     def shown(self) -> Shown:
         return self._show(self.now.image)
-
-    def _show(self, image: Any) -> Shown:
-        return _cached(self._shown, image, 4, lambda: self._compute_image(image))
 
     def _compute_image(self, image: Any) -> Shown:
         loaded = self._uploads[image] if image in self._uploads else image.load()
@@ -217,40 +183,31 @@ class ExplorerState:
         return Shown(loaded, prepared, whatif.guide(self.detector, prepared, prepared.depths.target))
 
     @property
-    def what_if(self) -> tuple:
-        """The part of the choice that the networks' answer depends on, in one form for what means the same."""
+    def what_if(self) -> Choice:
+        """The part of the choice that the networks' answer depends on, all else at its default."""
         now = self.now
-        if now.guidance == "off":
-            return now.image, "off"
-        relief = 1.0 if now.guidance == "flat" else now.relief  # a flat map has none
-        return now.image, now.guidance, now.other if now.guidance == "other" else 0, relief, now.strokes
+        return Choice(image=now.image, guidance=now.guidance, **now.part(ACTING[now.guidance]))
 
     @property
     def is_original(self) -> bool:
-        return self.what_if == (self.now.image, "own", 0, 1.0, ())
+        return self.what_if == Choice(image=self.now.image)
 
     @property
     def outcome(self) -> Outcome:
         """What the networks answer to the chosen depth."""
-        if self.is_original:
-            return self.shown.original
-        return _cached(self._outcomes, self.what_if, 12, self._compute_outcome)
-
-    def _compute_outcome(self) -> Outcome:
-        self.runs += 1
-        return whatif.guide(self.detector, self.shown.prepared, self._guiding_depth(), self.now.guidance != "off")
+        return self.shown.original if self.is_original else self._answer(self.what_if)
 
     @torch.inference_mode()
-    def _guiding_depth(self) -> torch.Tensor:
-        now, prepared = self.now, self.shown.prepared
+    def _compute_outcome(self, what_if: Choice) -> Outcome:
+        self.runs += 1
+        prepared = self._show(what_if.image).prepared
         depth = prepared.depths.target
-        if now.guidance == "off":
-            return depth
-        if now.guidance == "flat":
+        if what_if.guidance == "flat":
             depth = whatif.flatten(depth)
-        elif now.guidance == "other":
-            depth = self._donor(now).prepared.depths.target
-        return whatif.paint(whatif.exaggerate(depth, now.relief), now.strokes, prepared.box)
+        elif what_if.guidance == "other":
+            depth = self._donor(what_if).prepared.depths.target
+        depth = whatif.paint(whatif.exaggerate(depth, what_if.relief), what_if.strokes, prepared.box)
+        return whatif.guide(self.detector, prepared, depth, what_if.guidance != "off")
 
     def _donor(self, choice: Choice) -> Shown:
         """The other image, whose depth guides."""
@@ -263,8 +220,8 @@ class ExplorerState:
         return fusion.restore(found, shown.prepared.box, shown.size_hw)
 
     def numbers(self) -> dict[str, dict[str, float | None]]:
-        """Per name of `explorer_readings.mask_numbers` `now`, `original` (own depth, same threshold) and `change`; None
-        where there is no truth."""
+        """Per name of `readings.mask_numbers` `now`, `original` (own depth, same threshold) and `change`; None where
+        there is no truth."""
         threshold, truth = self.now.threshold, self.shown.loaded.truth
         now = readings.mask_numbers(self.probability(), threshold, truth)
         original = now if self.is_original else readings.mask_numbers(self.probability(original=True), threshold, truth)
@@ -275,7 +232,7 @@ class ExplorerState:
         return table
 
     def profile_at_click(self) -> dict[str, Any] | None:
-        """What the line through the clicked point shows, see `explorer_readings.profile`; None without a point."""
+        """What the line through the clicked point shows, see `readings.profile`; None without a point."""
         shown, now = self.shown, self.now
         if now.point is None:
             return None
@@ -284,16 +241,18 @@ class ExplorerState:
 
     def note(self) -> str:
         """What should be known about the present choice, in words; empty when there is nothing to say."""
-        kind, notes = self.detector.config.guidance, [self.shown.loaded.note]
-        if self.now.point is not None and not readings.in_box(*self.now.point, self.shown.prepared.box):
+        now, kind, notes = self.now, self.detector.config.guidance, [self.shown.loaded.note]
+        if now.point is not None and not readings.in_box(*now.point, self.shown.prepared.box):
             notes.append("The point lies in the black margin: depth and attention are those of the nearest tissue.")
-        touched = self.now.guidance in ("flat", "other") or self.now.relief != 1 or self.now.strokes
-        if GUIDANCE[kind].needs != "depth" and touched:
-            notes.append(f"This model's attention is fed by {kind!r}, not by depth: a changed depth cannot change its "
-                         "answer. Switching the attention off still can.")  # fmt: skip
-        elif self.now.guidance == "off" and (self.now.relief != 1 or self.now.strokes):
+        bent = now.relief != 1 or now.strokes
+        if GUIDANCE[kind].needs != "depth" and (bent or now.guidance in ("flat", "other")):
+            notes.append(
+                f"This model's attention is fed by {kind!r}, not by depth: a changed depth cannot change its answer. "
+                "Switching the attention off still can."
+            )
+        elif now.guidance == "off" and bent:
             notes.append("The attention is off: relief and paint have no effect until depth guides it again.")
-        elif self.now.guidance == "flat" and self.now.relief != 1:
+        elif now.guidance == "flat" and now.relief != 1:
             notes.append("A flat depth has no relief to scale; paint on it to give it some.")
         return " ".join(note for note in notes if note)
 
@@ -301,18 +260,14 @@ class ExplorerState:
 
     def to_json(self, indent: int | None = None) -> str:
         """The choice as JSON: what differs from the defaults."""
-        return to_json(self.now, self._default(), indent)
+        return to_json(self.now, self._default, indent)
 
     def load_json(self, text: str, upload: bytes | None = None) -> None:
         """What `to_json` gave; one step to undo. upload: the file's bytes, where the state is about an own image."""
-        choice = from_json(text, self._default())
+        choice = from_json(text, self._default)
         if isinstance(choice.image, UploadImage) and choice.image not in self._uploads:
-            self._uploads[choice.image] = choice.image.opened(upload)
-        self._show(choice.image)
-        self._change(None, **{f.name: getattr(choice, f.name) for f in fields(Choice)})
-
-    def _default(self) -> Choice:
-        return Choice(threshold=float(self.detector.threshold))
+            self._uploads[choice.image] = choice.image.load(upload)
+        self._change(None, **vars(choice))
 
     @classmethod
     def from_json(cls, detector: Detector, text: str, upload: bytes | None = None, **options: Any) -> "ExplorerState":
@@ -332,12 +287,3 @@ class ExplorerState:
             f"{needs}from lesionkit import Detector, explore; "
             f"explore.Explorer(Detector.from_pretrained({self.weights!r}), state={self.to_json()!r}{upload}{weights})"
         )
-
-
-def _cached(store: OrderedDict, key: Hashable, keep: int, compute: Callable[[], Any]) -> Any:
-    if key not in store:
-        store[key] = compute()
-        while len(store) > keep:
-            store.popitem(last=False)
-    store.move_to_end(key)
-    return store[key]

@@ -1,8 +1,8 @@
 """What if the depth were another? Changes to the map that feeds the attention, and the chain run again from there.
 
 Letters: s the networks' size. Depths are positive 1×1×s×s maps; what is done to them is done to their logarithm, as in
-`depth`: "10 % nearer" then means the same close to the lens and far away. The image features do not depend on the
-depth, so they are computed once an image: a changed depth costs the attention and the decoder only.
+`depth`: "10 % nearer" then means the same close to the lens and far away. The first image features do not depend on
+the depth, so they are computed once an image: another depth costs the attention and the decoder only.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,17 @@ from torch import Tensor
 
 from lesionkit.depth import DepthMaps
 from lesionkit.detector import Detector
+from lesionkit.explore.checks import StateError, checked, chosen, pair, ranged, sequence
 from lesionkit.preprocess import Preprocessed, preprocess
 
 RELIEF_SHARE = 0.1  # relief varies over less than about this share of the frame: lesions and folds, not the lumen
 TOOLS = ("nearer", "farther", "smear")
+STROKE_POINTS = 2000  # a stroke of more is cut: nobody draws that, a broken file may
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What of an image does not depend on the guidance: preprocessed image, four depth maps, first image features."""
+    """What of an image does not depend on the guidance [8–18, 26]: preprocessed image, depth maps, first features."""
 
     seen: Preprocessed
     depths: DepthMaps
@@ -46,20 +48,27 @@ class Outcome:
     probability: Float[Tensor, "1 1 s s"]
 
 
+def _points(name: str, value: object) -> tuple[tuple[float, float], ...]:
+    given = sequence(name, value, "a list of x and y")[:STROKE_POINTS]
+    if not given:
+        raise StateError("a stroke needs at least one point")
+    return tuple(pair("point", one, -1e5, 1e5) for one in given)  # a brush may leave the image
+
+
 @dataclass(frozen=True)
 class Stroke:
-    """One movement of the brush: its tool (one of TOOLS), radius in pixels of the original, strength (the change of
-    the log depth under the brush, for a smear the share of the smoothed depth) and its points (x, y)."""
+    """One movement of the brush, in pixels of the original. strength: the change of the log depth under the brush, for
+    a smear the share of the smoothed depth; points: x, y."""
 
-    tool: str
-    radius_px: float
-    strength: float
-    points: tuple[tuple[float, float], ...]
+    tool: str = chosen(TOOLS)
+    radius_px: float = ranged(1, 2000)
+    strength: float = ranged(0, 2)
+    points: tuple[tuple[float, float], ...] = checked(_points)
 
 
 @torch.inference_mode()
 def prepare(detector: Detector, image: UInt8[np.ndarray, "h w 3"]) -> Prepared:
-    """Steps [8] to [18] and [26] for one image. Raises PreprocessError."""
+    """Steps [8–18, 26] for one image. Raises PreprocessError."""
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(detector.device)
     seen = preprocess(tensor.float() / 255, detector.config.size_px)
     pixels = seen.image.to(memory_format=torch.channels_last)
@@ -68,7 +77,7 @@ def prepare(detector: Detector, image: UInt8[np.ndarray, "h w 3"]) -> Prepared:
 
 @torch.inference_mode()
 def guide(detector: Detector, prepared: Prepared, depth: Float[Tensor, "1 1 s s"], attend: bool = True) -> Outcome:
-    """Steps [20] to [28] with `depth` in place of the estimated one. attend=False: every weight is 1, so that the
+    """Steps [20–28] with `depth` in place of the estimated one. attend=False: every weight is 1, so that the first
     image features pass as they are."""
     net = detector.segmenter
     weights = net.attend(depth, prepared.seen.image)

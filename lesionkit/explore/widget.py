@@ -5,7 +5,8 @@ Pictures go to the browser as custom messages, after the view has said that it i
 the widget state that a notebook saves. Callbacks never print; what goes wrong becomes a sentence in the view.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 from time import monotonic
@@ -15,18 +16,14 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from lesionkit.detector import Detector, ImageError
-from lesionkit.explore import controls as explorer_controls
-from lesionkit.explore import images as explorer_images
-from lesionkit.explore import messages
-from lesionkit.explore import pictures as explorer_pictures
-from lesionkit.explore.choice import PANELS, VIEW, Choice
-from lesionkit.explore.images import DECIMALS, SCENE_RANGES, SampleImage, SceneImage, StateError
-from lesionkit.explore.pictures import TABLES, MapPicture
+from lesionkit.detector import Detector
+from lesionkit.explore import images, messages
+from lesionkit.explore.checks import DECIMALS, StateError
+from lesionkit.explore.choice import VIEW
+from lesionkit.explore.controls import column, make_controls
+from lesionkit.explore.images import SampleImage, SceneImage
 from lesionkit.explore.state import ExplorerState
 from lesionkit.preprocess import PreprocessError
-
-__all__ = ["Explorer", "ImageStack"]
 
 HERE = Path(__file__).parent
 PAUSE_S = 1.0  # a slider that rested this long begins a new step to undo
@@ -55,24 +52,30 @@ class Explorer(widgets.HBox):
     """
 
     def __init__(
-        self, detector: Detector, dataset: str = "scenes", state: str | None = None, upload: bytes | None = None,
-        weights: str = "reference", image: SceneImage | SampleImage | None = None,
-    ):  # fmt: skip
-        self.state = ExplorerState(detector, weights, image)
-        if state is not None:
+        self,
+        detector: Detector,
+        dataset: str = "scenes",
+        state: str | None = None,
+        upload: bytes | None = None,
+        weights: str = "reference",
+        image: SceneImage | SampleImage | None = None,
+    ):
+        if state is None:
+            self.state = ExplorerState(detector, weights, image)
+        else:
             self.state = ExplorerState.from_json(detector, state, upload, weights=weights)
-        self._following, self._changed_at, self._sent, self._offered, self.error = False, 0.0, {}, "", ""
+        self._following, self._changed_at, self._sent, self.error = False, 0.0, {}, ""
         # JupyterLab handles the messages of widgets in a thread of their own, beside the cell that runs: one at a time
         self._turn = RLock()
         self.stack = ImageStack(layout=widgets.Layout(flex="1 1 560px", min_width="0"))
-        self.controls = explorer_controls.make_controls(self.state.now, dataset)
-        children = [explorer_controls.column(self.controls), self.stack]
+        self.controls = make_controls(self.state.now, dataset)
         layout = widgets.Layout(display="flex", flex_flow="row wrap", width="100%", overflow="visible")
-        super().__init__(children, layout=layout)
+        super().__init__([column(self.controls), self.stack], layout=layout)
         self.add_class("lesionkit-explorer")
         if dataset != "scenes":
-            self._guarded(lambda: self._choose_dataset(dataset) if not (state or image) else self._offer(dataset))
-        self._follow_state()
+            with self._errors_shown():
+                self._offer(dataset) if state or image else self._choose_dataset(dataset)
+        self._follow()
         self._connect()
 
     # --- from the person to the state -----------------------------------------------------------------
@@ -84,8 +87,8 @@ class Explorer(widgets.HBox):
         self._links = [widgets.jslink((c[n], "value"), (self.stack, n)) for n in ("threshold", "brush_px")]
         for name in VIEW:
             self.stack.observe(self._look, name)
-        for name in ("paris", *SCENE_RANGES, "seed"):
-            self._on(name, lambda value, n=name: state.choose_scene(**{n: value}))
+        for name in vars(SceneImage()):
+            self._on(name, lambda value, name=name: state.choose_scene(**{name: value}))
         self._on("threshold", state.set_threshold)
         self._on("guidance", lambda value: state.set_guidance(guidance=value))
         self._on("relief_factor", lambda value: state.set_guidance(relief=value))
@@ -106,61 +109,61 @@ class Explorer(widgets.HBox):
     ) -> None:
         """A person's action: change the state, follow it, show it. quiet: nothing but the saved state changes; joins:
         it may belong to the step before, however long ago that was (a brush that rested)."""
-        with self._turn:
-            if not self._following:  # else the control moved because the state did
-                self._guarded(lambda: self._act(action, quiet, reply, joins), reply)
-
-    def _act(self, action: Callable[[], Any], quiet: bool, reply: str | None, joins: bool) -> None:
-        if not quiet:
-            if not joins and monotonic() - self._changed_at > PAUSE_S:
+        with self._turn, self._errors_shown(reply):
+            if self._following:  # the control moved because the state did
+                return
+            if not (quiet or joins) and monotonic() - self._changed_at > PAUSE_S:
                 self.state.end_step()
-            self.stack.send({"kind": "busy"})
-        action()
-        self._follow_state()
-        self._show(reply)
-        self._changed_at = monotonic()
+            if not quiet:
+                self.stack.send({"kind": "busy"})
+            action()
+            self._follow()
+            self._show(reply)
+            self._changed_at = monotonic()
 
-    def _guarded(self, action: Callable[[], Any], reply: str | None = None) -> None:
+    @contextmanager
+    def _errors_shown(self, reply: str | None = None) -> Iterator[None]:
         """Errors become a sentence in the view, and the controls go back to what the state says."""
         try:
-            action()
-        except (StateError, ImageError, PreprocessError) as error:
+            yield
+        except (StateError, PreprocessError) as error:
             self._fail(str(error), reply)
         except Exception as error:  # a callback has nobody to raise to: without this the view would stay silent
             self._fail(f"That did not work: {type(error).__name__}, {error}. The rest still works.", reply)
 
-    def _fail(self, text: str, reply: str | None) -> None:
+    def _fail(self, text: str, reply: str | None = None) -> None:
         self.error, self._sent = text, {}  # nobody knows what of it arrived: the next picture is sent whole
-        self._follow_state()
+        self._follow()
         self.stack.send({"kind": "error", "text": text[0].upper() + text[1:], "reply": reply})
 
     def _on_message(self, _widget: Any, message: dict, buffers: list) -> None:
-        state, reply, kind = self.state, message.get("id"), message.get("kind")
-        if kind == "ready":
-            with self._turn:
-                self._guarded(lambda: self._greet(reply), reply)
-        elif kind == "ping":
-            self.stack.send({"kind": "pong", "reply": reply})
+        state, c, reply, kind = self.state, self.controls, message.get("id"), message.get("kind")
         actions = {
             "point": lambda: state.click(message["x"], message["y"]),
             "paint": lambda: state.paint(
-                message["points"], self.controls["brush_px"].value, self.controls["strength"].value, message["tool"],
-                message["stroke"],
+                message["points"], c["brush_px"].value, c["strength"].value, message["tool"], message["stroke"]
             ),
             "upload": lambda: state.load_upload(bytes(buffers[0]), message["name"], bool(message.get("reduced"))),
             "load": lambda: state.load_json(message["text"]),
-            "undo": state.undo, "redo": state.redo, "reset": state.reset,
-        }  # fmt: skip
-        if kind in actions:
+            "undo": state.undo,
+            "redo": state.redo,
+            "reset": state.reset,
+        }
+        if kind == "ready":
+            with self._turn, self._errors_shown(reply):
+                self._greet(reply)
+        elif kind == "ping":
+            self.stack.send({"kind": "pong", "reply": reply})
+        elif kind in actions:
             self._do(actions[kind], reply=reply, joins=kind == "paint")
 
     def _choose_source(self, source: str) -> None:
-        if source == "scene":
-            self.state.choose_scene()
-        elif source == "sample":
-            self._choose_dataset(self.controls["dataset"].value)
-        else:
-            self.state.choose_upload()
+        choose = {
+            "scene": self.state.choose_scene,
+            "upload": self.state.choose_upload,
+            "sample": lambda: self._choose_dataset(self.controls["dataset"].value),
+        }
+        choose[source]()
 
     def _choose_dataset(self, dataset: str | None) -> None:
         if not dataset:
@@ -170,100 +173,62 @@ class Explorer(widgets.HBox):
 
     def _offer(self, dataset: str) -> None:
         """The data set's images as what can be chosen."""
-        names, c, before = explorer_images.sample_names(dataset), self.controls, self._following
-        self._following = True
-        try:
+        names, c = images.sample_names(dataset), self.controls
+        with self._moving():
             if dataset not in c["dataset"].options:
                 c["dataset"].options = (*c["dataset"].options, dataset)
-            c["dataset"].value, c["sample"].options, self._offered = dataset, names, dataset
-        finally:
-            self._following = before
+            c["dataset"].value, c["sample"].options = dataset, names
 
     # --- from the state to the view -------------------------------------------------------------------
 
-    def _follow_state(self) -> None:
-        """Every control shows what the state says; what this moves is not taken for a person's action."""
-        now, c = self.state.now, self.controls
-        values = {"threshold": now.threshold, "guidance": now.guidance, "relief_factor": now.relief, "other": now.other,
-                  "angle": now.angle,
-                  "source": now.image.kind}  # fmt: skip
-        if isinstance(now.image, SceneImage):
-            values |= {name: getattr(now.image, name) for name in ("paris", *SCENE_RANGES, "seed")}
-        self._following = True
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        """Controls that move meanwhile follow the state: that is not taken for a person's action."""
+        before, self._following = self._following, True
         try:
+            yield
+        finally:
+            self._following = before
+
+    def _follow(self) -> None:
+        """Every control shows what the state says."""
+        now, c = self.state.now, self.controls
+        values = {"source": now.image.kind, "relief_factor": now.relief}
+        values |= now.part(("threshold", "guidance", "other", "angle"))
+        if isinstance(now.image, SceneImage):
+            values |= vars(now.image)
+        with self._moving():
             if isinstance(now.image, SampleImage):
                 self._follow_sample(now.image)
             for name, value in values.items():
                 if not _equal(c[name].value, value):
                     c[name].value = value
-            for name in VIEW:
-                value = getattr(now, name)
+            for name, value in now.part(VIEW).items():
                 setattr(self.stack, name, list(value) if name == "zoom" else value)
             for kind, box in c["boxes"].items():
                 box.layout.display = "" if kind == now.image.kind else "none"
-        finally:
-            self._following = False
 
     def _follow_sample(self, image: SampleImage) -> None:
-        c = self.controls
-        if self._offered != image.dataset:
+        sample = self.controls["sample"]
+        if self.controls["dataset"].value != image.dataset or not sample.options:
             self._offer(image.dataset)
-        if image.name not in c["sample"].options:  # a saved state may be about one of the training part
-            c["sample"].options = (image.name, *c["sample"].options)
-        c["sample"].value = image.name
+        if image.name not in sample.options:  # a saved state may be about one of the training part
+            sample.options = (image.name, *sample.options)
+        sample.value = image.name
 
     def _greet(self, reply: str | None) -> None:
-        tables = [explorer_pictures.table(name).tobytes() for name in TABLES]
-        view = {name: getattr(Choice(), name) for name in VIEW}  # what a saved state leaves out
-        self.stack.send({"kind": "hello", "panels": PANELS, "tables": list(TABLES), "view": view}, tables)
-        self.stack.send({"kind": "busy"})
         error, self._sent = self.error, {}
+        self.stack.send(*messages.hello())
+        self.stack.send({"kind": "busy"})
         self._show(reply)
         if error:  # from before there was anybody to tell
-            self._fail(error, None)
+            self._fail(error)
 
-    def _show(self, reply: str | None = None) -> None:
+    def _show(self, reply: str | None) -> None:
         """Sends what changed since the last time: a picture that is on the screen already is not sent again."""
-        state, message = self.state, {"kind": "update", "reply": reply}
-        image = state.now.image
-        if self._sent.get("image") != image:
-            self._sent = {"image": image}
-            message["frame"] = messages.frame(state)
-        maps, jpegs = self._new_maps(), self._new_jpegs()
-        message["maps"] = [messages.header(side, m) for side, m in maps]
-        message["jpegs"] = [{"side": side, "name": name} for side, name, _ in jpegs]
-        message |= messages.texts(state)
-        self.stack.send(message, [m.bytes.tobytes() for _, m in maps] + [data for *_, data in jpegs])
+        message, self._sent = messages.update(self.state, reply, self._sent)
+        self.stack.send(*message)
         self.error = ""
-
-    def _new_maps(self) -> list[tuple[str, MapPicture]]:
-        """Maps to send and where they belong: "now", "before", or "both" while nothing was asked yet."""
-        state, found = self.state, []
-        same = state.is_original
-        if "original" not in self._sent:
-            found += [("now", m) for m in explorer_pictures.image_maps(state)]
-            before = explorer_pictures.outcome_maps(state, state.shown.original)
-            found += [("both" if same else "before", m) for m in before]
-            self._sent |= {"original": True} | ({"what_if": state.what_if} if same else {})
-        if self._sent.get("what_if") != state.what_if:
-            found += [("now", m) for m in explorer_pictures.outcome_maps(state, state.outcome)]
-            self._sent["what_if"] = state.what_if
-        return found
-
-    def _new_jpegs(self) -> list[tuple[str, str, bytes]]:
-        state, found = self.state, []
-        if "picture" not in self._sent:
-            found.append(("now", "image", explorer_pictures.jpeg(state.shown.loaded.image)))
-            self._sent["picture"] = True
-        key = (state.what_if, state.now.threshold)
-        if self._sent.get("detection") != key:
-            drawn = explorer_pictures.jpeg(explorer_pictures.detection(state))
-            found.append(("both" if state.is_original else "now", "detection", drawn))
-            if not state.is_original:
-                before = explorer_pictures.detection(state, original=True)
-                found.append(("before", "detection", explorer_pictures.jpeg(before)))
-            self._sent["detection"] = key
-        return found
 
 
 def _equal(shown: Any, value: Any) -> bool:
