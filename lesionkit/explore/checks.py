@@ -11,14 +11,14 @@ class StateError(ValueError):
     """Something that the explorer cannot do or show; one sentence for the person who asked."""
 
 
-def checked(check: Callable[[str, Any], Any], default: Any = MISSING) -> Any:
+def checked(check: Callable[[str, Any], Any], default: Any = MISSING, **metadata: Any) -> Any:
     """A field of which `check` takes name and value; what it returns, rounded or read from JSON, is kept."""
-    return field(default=default, metadata={"check": check})
+    return field(default=default, metadata={"check": check, **metadata})
 
 
 def ranged(low: float, high: float, default: Any = MISSING, kind: type = float) -> Any:
     """A field for a number from `low` to `high`; kind: float or int."""
-    return checked(lambda name, value: kind(number(name, value, low, high)), default)
+    return checked(lambda name, value: kind(number(name, value, low, high)), default, range=(low, high))
 
 
 def chosen(allowed: Iterable[str], default: Any = MISSING) -> Any:
@@ -54,6 +54,11 @@ def sequence(name: str, value: object, parts: str, count: int | None = None) -> 
 def pair(name: str, value: object, low: float = 0, high: float = 1e5) -> tuple[float, float]:
     x, y = sequence(name, value, "x and y", 2)
     return number("x", x, low, high), number("y", y, low, high)
+
+
+def range_of(cls: type, name: str) -> tuple[float, float]:
+    """Lowest and highest value of a field made by `ranged`."""
+    return cls.__dataclass_fields__[name].metadata["range"]
 
 
 def build(cls: type, given: object, what: str) -> Any:

@@ -11,7 +11,6 @@ from lesionkit.explore.whatif import Stroke
 
 # what feeds the attention, as it is written; "off": every weight is 1
 GUIDANCES = {"own": "the image's own", "flat": "flattened", "other": "of another image", "off": "attention off"}
-RELIEF = (-3.0, 5.0)
 VIEW = ("under", "over", "opacity", "zoom")  # how it is looked at: saved, but not undone
 PANELS = {
     "image": "image",
@@ -19,16 +18,9 @@ PANELS = {
     "depth_second": "depth 2 local",
     "depth_third": "depth 3 sum",
     "depth_target": "depth 4 target",
-    "attention_1": "attention 1/2",
-    "attention_2": "attention 1/4",
-    "attention_3": "attention 1/8",
-    "attention_4": "attention 1/16",
-    "attention_5": "attention 1/32",
+    **{f"attention_{scale}": f"attention 1/{2**scale}" for scale in range(1, 6)},
     "depth_used": "depth used",
-    "probability": "probability",
-    "change": "change",
-    "mask": "mask",
-    "detection": "detection",
+    **{name: name for name in ("probability", "change", "mask", "detection")},
 }
 
 
@@ -63,7 +55,7 @@ class Choice:
     threshold: float = ranged(0, 1, 0.5)
     guidance: str = chosen(GUIDANCES, "own")
     other: int = ranged(1, 999, 1, int)  # which other image's depth, for guidance "other"
-    relief: float = ranged(*RELIEF, 1.0)  # factor on the local relief of the guiding depth
+    relief: float = ranged(-3, 5, 1.0)  # factor on the local relief of the guiding depth
     strokes: tuple[Stroke, ...] = checked(_strokes, ())
     point: tuple[float, float] | None = checked(_point, None)
     angle: float = ranged(-180, 180, 0.0)  # of the profile's line, degrees, 0 along x

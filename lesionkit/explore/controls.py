@@ -5,8 +5,9 @@ from typing import Any
 import ipywidgets as widgets
 
 from lesionkit.explore import images
-from lesionkit.explore.choice import GUIDANCES, RELIEF, Choice
-from lesionkit.explore.images import PARIS, SCENE_RANGES, SceneImage
+from lesionkit.explore.checks import range_of
+from lesionkit.explore.choice import GUIDANCES, Choice
+from lesionkit.explore.images import PARIS, SceneImage
 
 SOURCES = [("rendered scene", "scene"), ("data set", "sample"), ("own file", "upload")]
 SCENE_SLIDERS = {  # title, step, and what the title does not say
@@ -43,7 +44,9 @@ def make_controls(now: Choice, dataset: str) -> dict[str, Any]:
         "source": _dropdown("Image", SOURCES, "scene"),
         "threshold": _slider("Threshold", now.threshold, 0.01, 1, 0.01, "Probability above which it is called lesion"),
         "guidance": _dropdown("Depth", guidances, now.guidance),
-        "relief_factor": _slider("Relief ×", now.relief, *RELIEF, 0.1, "1 as it is, 0 smoothed, below 0 inverted"),
+        "relief_factor": _slider(
+            "Relief ×", now.relief, *range_of(Choice, "relief"), 0.1, "1 as it is, 0 smoothed, below 0 inverted"
+        ),
         "other": _whole("Other image", now.other, 1, 999),
         "brush_px": _slider("Brush, px", 16, 3, 60, 1, "Radius of the brush in pixels of the image"),
         "strength": _slider("Brush force", 0.4, 0.05, 1.0, 0.05, "Change of the depth's logarithm under the brush"),
@@ -58,7 +61,7 @@ def _scene_controls() -> dict[str, Any]:
     first = SceneImage()
     controls = {"seed": _whole("Scene", first.seed, 0, 9999), "paris": _dropdown("Paris class", PARIS, first.paris)}
     for name, (title, *rest) in SCENE_SLIDERS.items():
-        controls[name] = _slider(title, getattr(first, name), *SCENE_RANGES[name], *rest)
+        controls[name] = _slider(title, getattr(first, name), *range_of(SceneImage, name), *rest)
     return controls
 
 

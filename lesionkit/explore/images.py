@@ -25,14 +25,8 @@ SMALLEST_PX = 32
 MAX_BYTES = 32_000_000
 MAX_PIXELS = 60_000_000  # a small file can unpack to gigabytes
 REDUCED = "reduced "
+ONE_LESION = replace(SceneConfig.standard(), name="explorer", lesions=(1, 1), lookalikes=(0, 0), tilt_degrees=25.0)
 PARIS = ("0-Ip", "0-Is", "0-IIa", "0-IIb", "0-IIc", "none")
-SCENE_RANGES = {
-    "size_mm": (3.0, 25.0),
-    "relief": (0.0, 2.5),
-    "contrast": (0.0, 0.9),
-    "light": (0.5, 1.7),
-    "view_degrees": (80.0, 140.0),
-}
 
 
 @dataclass(frozen=True)
@@ -53,11 +47,11 @@ class SceneImage:
     tube, camera and place come from the seed."""
 
     paris: str = chosen(PARIS, "0-Is")
-    size_mm: float = ranged(*SCENE_RANGES["size_mm"], 12.0)
-    relief: float = ranged(*SCENE_RANGES["relief"], 1.0)  # factor on the lesion's height
-    contrast: float = ranged(*SCENE_RANGES["contrast"], 0.45)  # of its colour against the mucosa
-    light: float = ranged(*SCENE_RANGES["light"], 1.0)  # factor on the exposure
-    view_degrees: float = ranged(*SCENE_RANGES["view_degrees"], 105.0)
+    size_mm: float = ranged(3, 25, 12.0)
+    relief: float = ranged(0, 2.5, 1.0)  # factor on the lesion's height
+    contrast: float = ranged(0, 0.9, 0.45)  # of its colour against the mucosa
+    light: float = ranged(0.5, 1.7, 1.0)  # factor on the exposure
+    view_degrees: float = ranged(80, 140, 105.0)
     seed: int = ranged(0, 9999, 2, int)
 
     kind = "scene"
@@ -69,18 +63,10 @@ class SceneImage:
     def config(self) -> SceneConfig:
         """The scene's ranges, each narrowed to the one value chosen."""
         bare = self.paris == "none"
-        return replace(
-            SceneConfig.standard(),
-            name="explorer",
-            classes=("0-Is" if bare else self.paris,),
-            lesions=(1, 1),
-            lesion_free=1.0 if bare else 0.0,
-            lookalikes=(0, 0),
-            tilt_degrees=25.0,
-            relief=self.relief,
-            light=self.light,
-            **{name: (getattr(self, name),) * 2 for name in ("size_mm", "contrast", "view_degrees")},
-        )
+        given = {"classes": ("0-Is" if bare else self.paris,), "lesion_free": float(bare)}
+        given |= {"relief": self.relief, "light": self.light}
+        given |= {name: (getattr(self, name),) * 2 for name in ("size_mm", "contrast", "view_degrees")}
+        return replace(ONE_LESION, **given)
 
     @lru_cache(maxsize=12)  # noqa: B019 (a scene is a value, not an object that should be freed; undo comes back to it)
     def load(self) -> LoadedImage:
@@ -189,7 +175,25 @@ def available_datasets() -> list[str]:
 def decode_upload(data: bytes, name: str) -> LoadedImage:
     """An image file's bytes as RGB: grey becomes three equal channels, what is transparent becomes black, a large one
     is reduced; the note says so. Raises StateError for what is no image, cut off, too large or too small."""
-    _check_bytes(data, name)
+    if not data:
+        raise StateError(f"{name} is empty: choose another file")
+    if len(data) > MAX_BYTES:
+        raise StateError(f"{name} has over {MAX_BYTES / 1e6:.0f} MB, the most that is taken here: save it smaller")
+    if np.prod(declared_size(data)) > MAX_PIXELS:
+        raise StateError(f"{name} has more than {MAX_PIXELS / 1e6:.0f} million pixels: save it smaller")
+    if reading.is_cut_off(data):
+        raise StateError(f"{name} is cut off after {len(data)} bytes: copy or download it again")
+    rgb, notes = _decode(data, name)
+    height, width = rgb.shape[:2]
+    if min(height, width) < SMALLEST_PX:
+        wanted = f"use at least {SMALLEST_PX} on each side"
+        raise StateError(f"{name} is {width}×{height} pixels: too small to show tissue, {wanted}")
+    rgb, note = reduced(rgb)
+    return LoadedImage(rgb, f"own image, {name}", note=" ".join([*notes, note]).strip())
+
+
+def _decode(data: bytes, name: str) -> tuple[np.ndarray, list[str]]:
+    """RGB pixels, and what should be known about them."""
     bgr = reading.quiet_imdecode(data, cv2.IMREAD_COLOR)
     if bgr is None:
         pixels = reading.quiet_imdecode(data, cv2.IMREAD_UNCHANGED)
@@ -199,27 +203,9 @@ def decode_upload(data: bytes, name: str) -> LoadedImage:
     whole = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     rgb = reading.without_transparent(whole, data)
     notes = [] if rgb is whole else ["Its transparent parts are shown black, as the frame around tissue is."]
-    height, width = rgb.shape[:2]
-    if min(height, width) < SMALLEST_PX:
-        wanted = f"use at least {SMALLEST_PX} on each side"
-        raise StateError(f"{name} is {width}×{height} pixels: too small to show tissue, {wanted}")
     if (rgb[..., :1] == rgb).all():
         notes.append("The image is grey; the model learned from colour, so trust its answer less.")
-    rgb, note = reduced(rgb)
-    return LoadedImage(rgb, f"own image, {name}", note=" ".join([*notes, note]).strip())
-
-
-def _check_bytes(data: bytes, name: str) -> None:
-    if not data:
-        raise StateError(f"{name} is empty: choose another file")
-    if len(data) > MAX_BYTES:
-        have, most = f"{len(data) / 1e6:.0f} MB", f"{MAX_BYTES / 1e6:.0f} MB"
-        raise StateError(f"{name} has {have}, more than the {most} taken here: save it smaller")
-    width, height = declared_size(data)
-    if width * height > MAX_PIXELS:
-        raise StateError(f"{name} has more than {MAX_PIXELS / 1e6:.0f} million pixels: save it smaller")
-    if reading.is_cut_off(data):
-        raise StateError(f"{name} is cut off after {len(data)} bytes: copy or download it again")
+    return rgb, notes
 
 
 def declared_size(data: bytes) -> tuple[int, int]:

@@ -7,38 +7,24 @@ that it depends on. Coordinates x, y are pixels of the image shown; s is the net
 
 import hashlib
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from lesionkit import fusion
 from lesionkit.detector import Detector
 from lesionkit.explore import readings, whatif
 from lesionkit.explore.checks import StateError, build, number
 from lesionkit.explore.choice import VIEW, Choice, from_json, to_json
 from lesionkit.explore.images import REDUCED, LoadedImage, SampleImage, SceneImage, UploadImage, decode_upload
-from lesionkit.explore.whatif import STROKE_POINTS, Outcome, Prepared, Stroke
+from lesionkit.explore.whatif import STROKE_POINTS, Outcome, Shown, Stroke
 from lesionkit.segmentation import GUIDANCE
 
 HISTORY = 200  # steps that can be undone
 # which settings act under a guidance: a flat map has no relief, and with the attention off nothing does
 ACTING = {"own": ("relief", "strokes"), "flat": ("strokes",), "other": ("other", "relief", "strokes"), "off": ()}
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One image with all that does not depend on the what-if."""
-
-    loaded: LoadedImage
-    prepared: Prepared
-    original: Outcome
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        return self.loaded.image.shape[:2]
 
 
 class ExplorerState:
@@ -215,29 +201,16 @@ class ExplorerState:
 
     def probability(self, original: bool = False) -> np.ndarray:
         """h×w of the image shown, float32."""
-        shown = self.shown
-        found = (shown.original if original else self.outcome).probability
-        return fusion.restore(found, shown.prepared.box, shown.size_hw)
+        return self.shown.probability(self.shown.original if original else self.outcome)
 
     def numbers(self) -> dict[str, dict[str, float | None]]:
-        """Per name of `readings.mask_numbers` `now`, `original` (own depth, same threshold) and `change`; None where
-        there is no truth."""
-        threshold, truth = self.now.threshold, self.shown.loaded.truth
-        now = readings.mask_numbers(self.probability(), threshold, truth)
-        original = now if self.is_original else readings.mask_numbers(self.probability(original=True), threshold, truth)
-        table = {}
-        for name, value in now.items():
-            change = None if value is None or original[name] is None else value - original[name]
-            table[name] = {"now": value, "original": original[name], "change": change}
-        return table
+        """What the mask amounts to, see `readings.numbers`."""
+        return readings.numbers(self.shown, self.outcome, self.now.threshold)
 
     def profile_at_click(self) -> dict[str, Any] | None:
         """What the line through the clicked point shows, see `readings.profile`; None without a point."""
-        shown, now = self.shown, self.now
-        if now.point is None:
-            return None
-        exact = shown.loaded.depth
-        return readings.profile(shown.prepared, self.outcome, shown.original, exact, now.point, now.angle)
+        now = self.now
+        return readings.profile(self.shown, self.outcome, now.point, now.angle) if now.point else None
 
     def note(self) -> str:
         """What should be known about the present choice, in words; empty when there is nothing to say."""

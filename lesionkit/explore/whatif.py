@@ -15,9 +15,11 @@ from jaxtyping import Float, UInt8
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
+from lesionkit import fusion
 from lesionkit.depth import DepthMaps
 from lesionkit.detector import Detector
 from lesionkit.explore.checks import StateError, checked, chosen, pair, ranged, sequence
+from lesionkit.explore.images import LoadedImage
 from lesionkit.preprocess import Preprocessed, preprocess
 
 RELIEF_SHARE = 0.1  # relief varies over less than about this share of the frame: lesions and folds, not the lumen
@@ -48,6 +50,23 @@ class Outcome:
     probability: Float[Tensor, "1 1 s s"]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """One image, all of it that does not depend on the what-if, and what the networks answer to its own depth."""
+
+    loaded: LoadedImage
+    prepared: Prepared
+    original: Outcome
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.loaded.image.shape[:2]
+
+    def probability(self, outcome: Outcome) -> Float[np.ndarray, "h w"]:
+        """The probability at the image's size, float32."""
+        return fusion.restore(outcome.probability, self.prepared.box, self.size_hw)
+
+
 def _points(name: str, value: object) -> tuple[tuple[float, float], ...]:
     given = sequence(name, value, "a list of x and y")[:STROKE_POINTS]
     if not given:
@@ -69,7 +88,7 @@ class Stroke:
 @torch.inference_mode()
 def prepare(detector: Detector, image: UInt8[np.ndarray, "h w 3"]) -> Prepared:
     """Steps [8–18, 26] for one image. Raises PreprocessError."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(detector.device)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].to(detector.device)
     seen = preprocess(tensor.float() / 255, detector.config.size_px)
     pixels = seen.image.to(memory_format=torch.channels_last)
     return Prepared(seen, detector.depth_net(pixels), tuple(detector.segmenter.encode(pixels)))
