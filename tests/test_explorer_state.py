@@ -17,6 +17,7 @@ from lesionkit.explore import whatif
 from lesionkit.explore.checks import StateError
 from lesionkit.explore.choice import PANELS, Choice
 from lesionkit.explore.images import SceneImage, declared_size, decode_upload
+from lesionkit.explore.messages import note
 from lesionkit.explore.pictures import TABLES, panels, quantised, table
 from lesionkit.explore.state import ExplorerState
 from lesionkit.explore.whatif import Stroke
@@ -96,7 +97,7 @@ def test_a_model_without_depth_guidance_does_not_move_and_says_why():
     state = ExplorerState(make_detector("luminance"))
     state.set_guidance("flat")
     np.testing.assert_allclose(state.probability(), state.probability(original=True), atol=1e-6)
-    assert "not by depth" in state.note()
+    assert "not by depth" in note(state)
     state.set_guidance("off", relief=1.0)
     assert np.abs(state.probability() - state.probability(original=True)).max() > 1e-4
 
@@ -208,9 +209,9 @@ def test_a_point_in_the_black_margin_is_pointed_out(state):
     picture[:, 60:140] = np.random.default_rng(0).integers(80, 200, (120, 80, 3), dtype=np.uint8)
     state.load_upload(encoded(picture), "margin.png")
     state.click(100, 60)
-    assert "margin" not in state.note()
+    assert "margin" not in note(state)
     state.click(10, 60)
-    assert "black margin" in state.note()
+    assert "black margin" in note(state)
 
 
 def test_a_stroke_does_not_depend_on_how_often_the_mouse_was_asked():
@@ -368,13 +369,13 @@ def test_uploads_of_every_colour_kind_become_rgb(state):
     state.load_upload(encoded(grey), "grey.png")
     assert state.shown.loaded.image.shape == (90, 120, 3)
     np.testing.assert_array_equal(state.shown.loaded.image[..., 1], grey)
-    assert "grey" in state.note()
+    assert "grey" in note(state)
     clear = np.dstack([noise(90, 120, 3), np.full((90, 120), 255, np.uint8)])
     clear[:, :60, 3] = 0
     state.load_upload(encoded(clear), "clear.png")
     assert state.shown.loaded.image[:, :60].max() == 0
     np.testing.assert_array_equal(state.shown.loaded.image[:, 60:, ::-1], clear[:, 60:, :3])
-    assert "transparent" in state.note()
+    assert "transparent" in note(state)
     deep = (noise(90, 120, 3).astype(np.uint16)) * 256
     assert decode_upload(encoded(deep), "deep.png").image.max() > 190
 
@@ -382,7 +383,7 @@ def test_uploads_of_every_colour_kind_become_rgb(state):
 def test_a_large_upload_is_reduced_and_keeps_its_shape(state):
     state.load_upload(encoded(cv2.resize(noise(40, 60, 3), (3000, 2000)), ".jpg"), "large.jpg")
     assert state.shown.loaded.image.shape == (683, 1024, 3)
-    assert "Reduced from 3000×2000" in state.note()
+    assert "Reduced from 3000×2000" in note(state)
 
 
 def test_declared_sizes_are_read_before_anything_is_unpacked():

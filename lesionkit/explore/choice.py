@@ -38,10 +38,6 @@ def _strokes(name: str, value: object) -> tuple[Stroke, ...]:
     return tuple(one if isinstance(one, Stroke) else build(Stroke, one, "a stroke") for one in strokes)
 
 
-def _point(name: str, value: object) -> tuple[float, float] | None:
-    return None if value is None else pair(name, value)
-
-
 def _zoom(name: str, value: object) -> tuple[float, float, float]:
     magnification, x, y = sequence(name, value, "a magnification and two shares", 3)
     return number(name, magnification, 1, 40), number(name, x, 0, 1), number(name, y, 0, 1)
@@ -57,7 +53,7 @@ class Choice:
     other: int = ranged(1, 999, 1, int)  # which other image's depth, for guidance "other"
     relief: float = ranged(-3, 5, 1.0)  # factor on the local relief of the guiding depth
     strokes: tuple[Stroke, ...] = checked(_strokes, ())
-    point: tuple[float, float] | None = checked(_point, None)
+    point: tuple[float, float] | None = checked(lambda name, value: None if value is None else pair(name, value), None)
     angle: float = ranged(-180, 180, 0.0)  # of the profile's line, degrees, 0 along x
     under: str = chosen(PANELS, "image")
     over: str = chosen(PANELS, "probability")

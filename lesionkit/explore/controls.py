@@ -37,16 +37,14 @@ def _whole(title: str, value: int, low: int, high: int) -> widgets.BoundedIntTex
 def make_controls(now: Choice, dataset: str) -> dict[str, Any]:
     """Every control by its name, at what `now` says; "boxes": those that belong to a kind of image."""
     guidances = [(label, name) for name, label in GUIDANCES.items()]
-    scene, sample = _scene_controls(), _sample_controls(dataset)
+    relief, scene, sample = range_of(Choice, "relief"), _scene_controls(), _sample_controls(dataset)
     own = {"": widgets.HTML("Use <b>open…</b> above the image, or drop a file onto it.")}
     boxes = {"scene": scene, "sample": sample, "upload": own}
     return {
         "source": _dropdown("Image", SOURCES, "scene"),
         "threshold": _slider("Threshold", now.threshold, 0.01, 1, 0.01, "Probability above which it is called lesion"),
         "guidance": _dropdown("Depth", guidances, now.guidance),
-        "relief_factor": _slider(
-            "Relief ×", now.relief, *range_of(Choice, "relief"), 0.1, "1 as it is, 0 smoothed, below 0 inverted"
-        ),
+        "relief_factor": _slider("Relief ×", now.relief, *relief, 0.1, "1 as it is, 0 smoothed, below 0 inverted"),
         "other": _whole("Other image", now.other, 1, 999),
         "brush_px": _slider("Brush, px", 16, 3, 60, 1, "Radius of the brush in pixels of the image"),
         "strength": _slider("Brush force", 0.4, 0.05, 1.0, 0.05, "Change of the depth's logarithm under the brush"),

@@ -7,9 +7,10 @@ import numpy as np
 
 from lesionkit.explore import pictures
 from lesionkit.explore.choice import PANELS, VIEW, Choice
-from lesionkit.explore.images import SceneImage
 from lesionkit.explore.pictures import MapPicture
+from lesionkit.explore.readings import in_box
 from lesionkit.explore.state import ExplorerState
+from lesionkit.segmentation import GUIDANCE
 
 NUMBERS = {  # label, how it is written, what it means
     "probability_area": ("probability area", "percent", "mean probability over the image"),
@@ -39,10 +40,13 @@ def update(state: ExplorerState, reply: str | None, sent: dict[str, Any]) -> tup
     shows = {"image": state.now.image, "what_if": what_if, "detection": (what_if, state.now.threshold)}
     new = {kind for kind, source in shows.items() if sent.get(kind) != source}
     maps, jpegs = _new_maps(state, new), _new_jpegs(state, new)
-    message = {"kind": "update", "reply": reply} | ({"frame": _frame(state)} if "image" in new else {})
-    message["maps"] = [_header(side, m) for side, m in maps]
+    message: dict[str, Any] = {"kind": "update", "reply": reply}
+    if "image" in new:
+        (height, width), box = state.shown.size_hw, state.shown.prepared.box
+        message["frame"] = {"width": width, "height": height, "box": list(box), "label": state.shown.loaded.label}
+    message["maps"] = [{"side": side} | m.header for side, m in maps]
     message["jpegs"] = [{"side": side, "name": name} for side, name, _ in jpegs]
-    message |= {"numbers": number_rows(state), "profile": _profile(state), "note": state.note()}
+    message |= {"numbers": number_rows(state), "profile": _profile(state), "note": note(state)}
     message |= {"json": state.to_json(1), "line": state.python_line()}
     message |= {"can_undo": state.can_undo, "can_redo": state.can_redo, "runs": state.runs}
     return (message, [m.bytes.tobytes() for _, m in maps] + [pictures.jpeg(p) for *_, p in jpegs]), shows
@@ -69,17 +73,22 @@ def _new_jpegs(state: ExplorerState, new: set[str]) -> list[tuple[str, str, np.n
     return found
 
 
-def _frame(state: ExplorerState) -> dict[str, Any]:
-    """The image shown: its size, the box that the networks see, its label."""
-    (height, width), box = state.shown.size_hw, state.shown.prepared.box
-    return {"width": width, "height": height, "box": list(box), "label": state.shown.loaded.label}
-
-
-def _header(side: str, m: MapPicture) -> dict[str, Any]:
-    """What the browser needs beside the bytes of a map."""
-    height, width = m.bytes.shape
-    size, values = {"width": width, "height": height}, {"low": m.low, "high": m.high, "log": m.log}
-    return {"side": side, "name": m.name, "table": m.table} | size | values
+def note(state: ExplorerState) -> str:
+    """What should be known about the present choice, in words; empty when there is nothing to say."""
+    now, shown, kind = state.now, state.shown, state.detector.config.guidance
+    notes, bent = [shown.loaded.note], now.relief != 1 or now.strokes
+    if now.point is not None and not in_box(*now.point, shown.prepared.box):
+        notes.append("The point lies in the black margin: depth and attention are those of the nearest tissue.")
+    if GUIDANCE[kind].needs != "depth" and (bent or now.guidance in ("flat", "other")):
+        notes.append(
+            f"This model's attention is fed by {kind!r}, not by depth: a changed depth cannot change its answer."
+        )
+        notes.append("Switching the attention off still can.")
+    elif now.guidance == "off" and bent:
+        notes.append("The attention is off: relief and paint have no effect until depth guides it again.")
+    elif now.guidance == "flat" and now.relief != 1:
+        notes.append("A flat depth has no relief to scale; paint on it to give it some.")
+    return " ".join(one for one in notes if one)
 
 
 def number_rows(state: ExplorerState) -> list[dict[str, Any]]:
@@ -116,6 +125,5 @@ def _profile(state: ExplorerState) -> dict[str, Any] | None:
     found = state.profile_at_click()
     if found is None:
         return None
-    unit = "mm" if isinstance(state.now.image, SceneImage) else "relative"
     rounded = {k: [round(v, 4) for v in vs] if isinstance(vs, list) else vs for k, vs in found.items()}
-    return rounded | {"unit": unit, "changed": not state.is_original}
+    return rounded | {"changed": not state.is_original}

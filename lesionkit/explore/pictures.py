@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,8 +39,11 @@ class MapPicture:
     table: str
 
     @property
-    def log(self) -> bool:
-        return self.table == "depth"
+    def header(self) -> dict[str, Any]:
+        """What the browser needs beside the bytes."""
+        (height, width), log = self.bytes.shape, self.table == "depth"
+        header = {"name": self.name, "table": self.table, "width": width, "height": height}
+        return header | {"low": self.low, "high": self.high, "log": log}
 
 
 @cache
@@ -74,11 +78,9 @@ def outcome_maps(state: ExplorerState, outcome: Outcome) -> list[MapPicture]:
     top = max(2.0, *(float(w.max()) for w in original.attention))
     change = outcome.probability - original.probability
     maps = [quantised(f"attention_{i}", w, 0, top, "attention") for i, w in enumerate(outcome.attention, 1)]
-    return [
-        *maps, quantised("depth_used", outcome.depth, low, high, "depth"),
-        quantised("probability", outcome.probability, 0, 1, "probability"),
-        quantised("change", change, -CHANGE_SPAN, CHANGE_SPAN, "signed"),
-    ]  # fmt: skip
+    maps.append(quantised("depth_used", outcome.depth, low, high, "depth"))
+    maps.append(quantised("probability", outcome.probability, 0, 1, "probability"))
+    return [*maps, quantised("change", change, -CHANGE_SPAN, CHANGE_SPAN, "signed")]
 
 
 def depth_range(state: ExplorerState) -> tuple[float, float]:
@@ -115,8 +117,7 @@ def _placed(map_: MapPicture, box: tuple[int, int, int, int], size_hw: tuple[int
 
 
 def jpeg(picture: np.ndarray, quality: int = 90) -> bytes:
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    return cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 class Still(Figure):

@@ -51,7 +51,7 @@ def mask_numbers(probability: np.ndarray, threshold: float, truth: np.ndarray | 
 
 
 def profile(shown: Shown, now: Outcome, point: tuple[float, float], degrees: float) -> dict[str, Any]:
-    """Along the line through the point: `distance_px` from it, depths (estimated, used and, on scenes, exact),
+    """Along the line through the point: `distance_px` from it, depths in `unit` (estimated, used, exact on scenes),
     `gradient` (change of the estimated depth per pixel of the networks, as a share) and probability. At the point:
     `values`; `attention` and `attention_original`, one weight per scale."""
     before, depths, box = shown.original, shown.prepared.depths, shown.prepared.box
@@ -70,6 +70,7 @@ def profile(shown: Shown, now: Outcome, point: tuple[float, float], degrees: flo
         "attention": [_sample(w, *at, box, order=0)[0] for w in now.attention],
         "attention_original": [_sample(w, *at, box, order=0)[0] for w in before.attention],
         "point": list(point),
+        "unit": "relative" if exact is None else "mm",
     }
 
 

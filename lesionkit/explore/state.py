@@ -20,7 +20,6 @@ from lesionkit.explore.checks import StateError, build, number
 from lesionkit.explore.choice import VIEW, Choice, from_json, to_json
 from lesionkit.explore.images import REDUCED, LoadedImage, SampleImage, SceneImage, UploadImage, decode_upload
 from lesionkit.explore.whatif import STROKE_POINTS, Outcome, Shown, Stroke
-from lesionkit.segmentation import GUIDANCE
 
 HISTORY = 200  # steps that can be undone
 # which settings act under a guidance: a flat map has no relief, and with the attention off nothing does
@@ -212,23 +211,6 @@ class ExplorerState:
         now = self.now
         return readings.profile(self.shown, self.outcome, now.point, now.angle) if now.point else None
 
-    def note(self) -> str:
-        """What should be known about the present choice, in words; empty when there is nothing to say."""
-        now, kind, notes = self.now, self.detector.config.guidance, [self.shown.loaded.note]
-        if now.point is not None and not readings.in_box(*now.point, self.shown.prepared.box):
-            notes.append("The point lies in the black margin: depth and attention are those of the nearest tissue.")
-        bent = now.relief != 1 or now.strokes
-        if GUIDANCE[kind].needs != "depth" and (bent or now.guidance in ("flat", "other")):
-            notes.append(
-                f"This model's attention is fed by {kind!r}, not by depth: a changed depth cannot change its answer. "
-                "Switching the attention off still can."
-            )
-        elif now.guidance == "off" and bent:
-            notes.append("The attention is off: relief and paint have no effect until depth guides it again.")
-        elif now.guidance == "flat" and now.relief != 1:
-            notes.append("A flat depth has no relief to scale; paint on it to give it some.")
-        return " ".join(note for note in notes if note)
-
     # --- saving ---------------------------------------------------------------------------------------
 
     def to_json(self, indent: int | None = None) -> str:
@@ -252,11 +234,11 @@ class ExplorerState:
 
     def python_line(self) -> str:
         """One line that shows this view again in a notebook."""
-        own = isinstance(self.now.image, UploadImage)
-        needs = "from pathlib import Path; " if own else ""
-        upload = f", upload=Path({self.now.image.name!r}).read_bytes()" if own else ""
-        weights = "" if self.weights == "reference" else f", weights={self.weights!r}"
-        return (
-            f"{needs}from lesionkit import Detector, explore; "
-            f"explore.Explorer(Detector.from_pretrained({self.weights!r}), state={self.to_json()!r}{upload}{weights})"
-        )
+        needs, options = "", f"state={self.to_json()!r}"
+        if isinstance(self.now.image, UploadImage):
+            needs = "from pathlib import Path; "
+            options += f", upload=Path({self.now.image.name!r}).read_bytes()"
+        if self.weights != "reference":
+            options += f", weights={self.weights!r}"
+        detector = f"Detector.from_pretrained({self.weights!r})"
+        return f"{needs}from lesionkit import Detector, explore; explore.Explorer({detector}, {options})"

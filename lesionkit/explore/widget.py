@@ -26,6 +26,7 @@ from lesionkit.explore.state import ExplorerState
 from lesionkit.preprocess import PreprocessError
 
 HERE = Path(__file__).parent
+Action = Callable[[], Any]
 PAUSE_S = 1.0  # a slider that rested this long begins a new step to undo
 
 
@@ -94,7 +95,9 @@ class Explorer(widgets.HBox):
         self._on("relief_factor", lambda value: state.set_guidance(relief=value))
         self._on("other", lambda value: state.set_guidance(guidance="other", other=value))
         self._on("angle", state.set_angle)
-        self._on("source", self._choose_source)
+        sources = {"scene": state.choose_scene, "upload": state.choose_upload}
+        sources["sample"] = lambda: self._choose_dataset(c["dataset"].value)
+        self._on("source", lambda kind: sources[kind]())
         self._on("dataset", self._choose_dataset)
         self._on("sample", lambda name: name and state.choose_sample(c["dataset"].value, name))
 
@@ -104,9 +107,7 @@ class Explorer(widgets.HBox):
     def _look(self, change: Any) -> None:
         self._do(lambda: self.state.set_view(**{change.name: change.new}), quiet=True)
 
-    def _do(
-        self, action: Callable[[], Any], quiet: bool = False, reply: str | None = None, joins: bool = False
-    ) -> None:
+    def _do(self, action: Action, quiet: bool = False, reply: str | None = None, joins: bool = False) -> None:
         """A person's action: change the state, follow it, show it. quiet: nothing but the saved state changes; joins:
         it may belong to the step before, however long ago that was (a brush that rested)."""
         with self._turn, self._errors_shown(reply):
@@ -156,14 +157,6 @@ class Explorer(widgets.HBox):
             self.stack.send({"kind": "pong", "reply": reply})
         elif kind in actions:
             self._do(actions[kind], reply=reply, joins=kind == "paint")
-
-    def _choose_source(self, source: str) -> None:
-        choose = {
-            "scene": self.state.choose_scene,
-            "upload": self.state.choose_upload,
-            "sample": lambda: self._choose_dataset(self.controls["dataset"].value),
-        }
-        choose[source]()
 
     def _choose_dataset(self, dataset: str | None) -> None:
         if not dataset:
