@@ -1,4 +1,4 @@
-"""The one fit loop [30–33]: predict, compare with the labels, minimise the loss.
+"""Steps [30–33] of docs/method.md in one loop: predict, compare with the labels, minimise the loss.
 
 What is fitted, and to what, comes in as an *objective*: a function of the model and a batch that returns a scalar loss.
 The loop knows nothing of depth or lesions. What this method fits stands in `training`.
@@ -7,7 +7,6 @@ The loop knows nothing of depth or lesions. What this method fits stands in `tra
 import io
 import math
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from lesionkit.files import write_bytes
@@ -61,10 +60,15 @@ class History:
 
 
 class _Samples(Dataset):
-    """n samples as a dictionary of tensors with n rows."""
+    """n samples as a dictionary of tensors with n rows, which may be others in every epoch."""
 
-    def __init__(self, tensors: Batch):
-        self.tensors = tensors
+    def __init__(self, given: Callable[[int], Batch]):
+        self.given, self.tensors = given, given(0)
+        self.count = len(self)
+        if not self.count:
+            raise TrainingError(
+                "there is not one training sample: check the data set and the number of images asked for"
+            )
 
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
@@ -72,6 +76,12 @@ class _Samples(Dataset):
     def __getitems__(self, chosen: list[int]) -> Batch:
         """A batch in one go, wherever the tensors are."""
         return {name: value[torch.tensor(chosen, device=value.device)] for name, value in self.tensors.items()}
+
+    def renew(self, epoch: int) -> None:
+        self.tensors = {}  # there may not be room for both
+        self.tensors = self.given(epoch)
+        if len(self) != self.count:
+            raise TrainingError(f"epoch {epoch + 1} has {len(self)} samples, the first {self.count}")
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -100,72 +110,63 @@ def fit(
     makes this training. Raises TrainingError when it is not, when there are no samples or another number in a later
     epoch, or when the loss is no longer finite.
     """
-    given = data if callable(data) else lambda epoch: data
-    samples = _Samples(given(0))
-    if not len(samples):
-        raise TrainingError("there is not one training sample: check the data set and the number of images asked for")
-    augment = rescaled(augment, config.sizes_px)
-    precision = best_precision(model, device) if config.precision == "auto" else config.precision
-    accelerator = make_accelerator(device, precision)
+    samples = _Samples(data if callable(data) else lambda epoch: data)
+    augment = rescaled(augment or _as_it_is, config.sizes_px)
+    accelerator = make_accelerator(model, device, config.precision)
     torch.manual_seed(config.seed)
-    # a last batch of one or two would spoil the batch statistics
-    whole = len(samples) >= config.batch_size
     order = torch.Generator()  # of its own, so that every process deals out the same batches
-    loader = DataLoader(
-        samples, config.batch_size, shuffle=True, drop_last=whole, generator=order, collate_fn=_as_it_is
-    )
+    whole = len(samples) >= config.batch_size  # a last batch of one or two would spoil the batch statistics
+    how = {"shuffle": True, "drop_last": whole, "generator": order, "collate_fn": _as_it_is}
+    loader = DataLoader(samples, config.batch_size, **how)
     optimiser = torch.optim.AdamW(_groups(model, config), weight_decay=config.weight_decay, fused=True)
     schedule = _schedule(optimiser, config, steps=config.epochs * len(loader))
     model = model.to(accelerator.device, memory_format=torch.channels_last)
-    average = deepcopy(model).requires_grad_(False)
-    prepared, optimiser, loader, schedule = accelerator.prepare(model, optimiser, loader, schedule)
-    state = {"model": model, "average": average, "optimiser": optimiser.optimizer, "schedule": schedule.scheduler}
+    average = moving_average(model, config.ema_decay)
+    state = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
     made_by = {"config": asdict(config), "samples": len(samples), "label": label}
+    prepared, optimiser, loader, schedule = accelerator.prepare(model, optimiser, loader, schedule)
     history = _load_checkpoint(checkpoint, state, made_by)
-    if history and accelerator.is_main_process:
+    if not accelerator.is_main_process:
+        log, checkpoint = (lambda line: None), None
+
+    def learn(batch: Batch) -> Tensor:
+        with accelerator.autocast():
+            loss = objective(prepared, batch)  # predict, and compare with the labels
+        accelerator.backward(loss)  # minimise
+        accelerator.clip_grad_norm_(prepared.parameters(), config.clip_norm)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad()
+        average.update_parameters(model)
+        return loss.detach().float()
+
+    if history:
         log(f"going on after epoch {len(history)}/{config.epochs}")
-    follow = _follower(average, model, config.ema_decay)
     for epoch in range(len(history), config.epochs):
-        if epoch and callable(data):
-            samples.tensors = {}  # there may not be room for both
-            samples.tensors = given(epoch)
-            if len(samples) != made_by["samples"]:
-                raise TrainingError(f"epoch {epoch + 1} has {len(samples)} samples, the first {made_by['samples']}")
+        if epoch:
+            samples.renew(epoch)
         # an epoch is the same whether or not it follows a restart; augmentation differs from process to process
         order.manual_seed(config.seed * 1000 + epoch)
         torch.manual_seed(config.seed * 1000 + epoch + 1_000_003 * accelerator.process_index)
         prepared.train()
-        total = torch.zeros((), device=accelerator.device)
-        for step, batch in enumerate(loader):
-            batch = augment(batch) if augment else batch
-            with accelerator.autocast():
-                loss = objective(prepared, batch)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(prepared.parameters(), config.clip_norm)
-            optimiser.step()
-            schedule.step()
-            optimiser.zero_grad()
-            follow(epoch * len(loader) + step)
-            total += loss.detach()
+        total = sum(learn(augment(batch)) for batch in loader)
         history.append(float(accelerator.reduce(total, "mean")) / len(loader))
         if not math.isfinite(history[-1]):
             raise TrainingError(f"the loss is {history[-1]} in epoch {epoch + 1}: lower the learning rate")
-        if accelerator.is_main_process:
-            log(f"epoch {epoch + 1}/{config.epochs}  loss {history[-1]:.4f}")
-            _save_checkpoint(checkpoint, state, made_by, history)
-    model.load_state_dict(average.state_dict())
+        log(f"epoch {epoch + 1}/{config.epochs}  loss {history[-1]:.4f}")
+        _save_checkpoint(checkpoint, state, made_by, history)
+    model.load_state_dict(average.module.state_dict())
     model.eval()
     return History(tuple(history))
 
 
-def rescaled(augment: Callable[[Batch], Batch] | None, sizes_px: tuple[int, ...]) -> Callable[[Batch], Batch] | None:
-    """`augment` if there is one, then every map of the batch resized to one of the edges, drawn from torch's global
-    generator."""
+def rescaled(augment: Callable[[Batch], Batch], sizes_px: tuple[int, ...]) -> Callable[[Batch], Batch]:
+    """`augment`, then every map of the batch resized to one of the edges, drawn from torch's global generator."""
     if not sizes_px:
         return augment
 
     def rescale(batch: Batch) -> Batch:
-        batch = augment(batch) if augment else batch
+        batch = augment(batch)
         size_px = sizes_px[int(torch.randint(len(sizes_px), ()))]
         if size_px == batch["image"].shape[-1]:
             return batch
@@ -175,21 +176,24 @@ def rescaled(augment: Callable[[Batch], Batch] | None, sizes_px: tuple[int, ...]
     return rescale
 
 
-def make_accelerator(device: torch.device | str, precision: str = "fp32") -> Accelerator:
+def make_accelerator(model: nn.Module, device: torch.device | str, precision: str) -> Accelerator:
     """accelerate's device and precision; its process-wide state is reset, as one notebook fits several models."""
     device = torch.device(device)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     AcceleratorState._reset_state(reset_partial_state=True)
-    precision = {"fp32": "no"}.get(precision, precision)
-    shared = DataLoaderConfiguration(split_batches=True)  # a batch is dealt out, not one more for each process
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision, dataloader_config=shared)
+    precision = best_precision(model, device) if precision == "auto" else precision
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="no" if precision == "fp32" else precision,
+        # a batch is dealt out, not one more for each process
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+    )
 
 
-def best_precision(model: nn.Module, device: torch.device | str) -> str:
+def best_precision(model: nn.Module, device: torch.device) -> str:
     """bf16 where it is faster than fp32: CUDA from Ampere on; and CPUs with matrix tiles (AMX), but not for depthwise
     convolutions, whose backward pass took twice as long there. Other CPUs emulate bf16 slowly."""
-    device = torch.device(device)
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     depthwise = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in model.modules())
@@ -198,14 +202,13 @@ def best_precision(model: nn.Module, device: torch.device | str) -> str:
 
 
 def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
+    """AdamW's two groups of parameters; a model without an encoder has one."""
     encoders = [part for name, part in model.named_modules() if name.rpartition(".")[2] == "encoder"]
     encoder = [p for part in encoders for p in part.parameters()]
     known = {id(p) for p in encoder}
     rest = [p for p in model.parameters() if id(p) not in known]
-    groups = [{"params": rest, "lr": config.learning_rate}]
-    if encoder:
-        groups.append({"params": encoder, "lr": config.learning_rate * config.encoder_lr_scale})
-    return groups
+    slow = {"params": encoder, "lr": config.learning_rate * config.encoder_lr_scale}
+    return [{"params": rest, "lr": config.learning_rate}, *([slow] if encoder else [])]
 
 
 def _schedule(optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
@@ -221,20 +224,22 @@ def _schedule(optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int)
     return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
 
-def _follower(average: nn.Module, model: nn.Module, decay: float) -> Callable[[int], None]:
-    """follow(steps) is one step of the moving average, of all weights at once, after so many others. Early on it
-    follows faster, or it would remember the untrained weights."""
-    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
-    kept, new = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
-    whole = [pair for pair in pairs if not pair[0].is_floating_point()]  # batch norm's counters of steps
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """The exponential moving average of weights and batch statistics; `update_parameters` is one step of it. Early on
+    it follows faster than `decay` says, or it would remember the untrained weights."""
 
     @torch.no_grad()
-    def follow(steps: int) -> None:
-        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(kept, new, None)
-        for old, count in whole:
-            old.copy_(count)
+    def follow(kept: list[Tensor], new: list[Tensor], _: Tensor) -> None:
+        n = int(average.n_averaged)  # on the CPU, where the argument would wait for the device
+        if kept[0].is_floating_point():
+            get_ema_multi_avg_fn(min(decay, n / (9 + n)))(kept, new, None)
+        else:  # batch norm's counters of steps
+            for old, count in zip(kept, new, strict=True):
+                old.copy_(count)
 
-    return follow
+    average = AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
+    average.n_averaged.fill_(1)  # the untrained weights are the first: at 0 they would be thrown away
+    return average
 
 
 def _save_checkpoint(path: Path | None, state: dict, made_by: dict, history: list[float]) -> None:

@@ -186,24 +186,29 @@ def test_the_schedule_warms_up_and_ends_low():
 # --- the moving average
 
 
-def test_the_average_follows_its_formula():
-    kept, new = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
-    kept.weight.data.fill_(0.0)
-    new.weight.data.fill_(1.0)
-    fitting._follower(kept, new, decay=0.9)(steps=1000)
-    assert kept.weight.item() == pytest.approx(0.1)
-    fitting._follower(kept, new, decay=0.9)(steps=1000)
-    assert kept.weight.item() == pytest.approx(0.19)
-    kept.weight.data.fill_(0.0)
-    fitting._follower(kept, new, decay=0.9)(steps=0)  # early it follows faster: decay (1 + 0) / (10 + 0)
-    assert kept.weight.item() == pytest.approx(0.9)
+@pytest.mark.parametrize(("steps", "decay"), [(0, 1 / 10), (1, 2 / 11), (1000, 0.9)])
+def test_the_average_follows_its_formula(steps, decay):
+    """Early it follows faster: its decay is (1 + steps) / (10 + steps), and 0.9 at most."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    average = fitting.moving_average(model, decay=0.9)
+    average.n_averaged += steps
+    nn.init.ones_(model.weight)
+    average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(1 - decay)
+    average.n_averaged.fill_(1001)
+    average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(1 - 0.9 * decay)
 
 
-def test_counters_are_copied_and_not_averaged():
-    kept, new = nn.BatchNorm2d(1), nn.BatchNorm2d(1)
-    new.num_batches_tracked.fill_(7)
-    fitting._follower(kept, new, decay=0.9)(steps=1000)
-    assert kept.num_batches_tracked.item() == 7
+def test_batch_statistics_are_averaged_and_counters_copied():
+    model = nn.BatchNorm2d(1)
+    average = fitting.moving_average(model, decay=0.9)
+    model.running_mean.fill_(1.0)
+    model.num_batches_tracked.fill_(7)
+    average.update_parameters(model)
+    assert average.module.running_mean.item() == pytest.approx(0.9)
+    assert average.module.num_batches_tracked.item() == 7
 
 
 def test_the_model_holds_the_average_at_the_end():
