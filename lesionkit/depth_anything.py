@@ -8,8 +8,6 @@ The model (Yang et al., Depth Anything V2, NeurIPS 2024) was trained on everyday
 into the kit's convention. Only Small is offered: it is Apache-2.0, its larger sisters are CC-BY-NC-4.0.
 """
 
-from pathlib import Path
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,9 +17,7 @@ from lesionkit.depth import TYPICAL_MM, DepthMaps, DepthNet, check_size, up_to
 from lesionkit.encoders import IMAGENET_MEAN, IMAGENET_STD
 
 SMALL = "depth-anything/Depth-Anything-V2-Small-hf"
-FILES = ("config.json", "model.safetensors")  # safetensors alone: never pickle
-TIMEOUT_S = 10.0  # for the first answer of the network; without one the hub's own retries go on for minutes
-
+TIMEOUT_S = 10.0  # for the first answer of the network; the hub's own retries go on for minutes
 PATCH_PX = 14  # of its transformer, DINOv2: width and height must be multiples
 INPUT_PX = 518  # the shorter side it was trained at; smaller inputs are faster and coarser
 
@@ -32,19 +28,8 @@ FLAT = 1e-3  # of the largest disparity: a smaller spread is noise, which must n
 
 
 class DepthAnythingError(RuntimeError):
-    """Depth Anything cannot be used; the message is one sentence: what, where, what to do."""
-
-
-class MissingTransformers(DepthAnythingError):
-    """The extra `[depth]` is not installed, or cannot be imported."""
-
-
-class MissingWeights(DepthAnythingError):
-    """The weights are not in the cache and cannot be downloaded, or what is in the cache is damaged."""
-
-
-class RefusedWeights(DepthAnythingError):
-    """Other weights than Small were asked for."""
+    """Depth Anything cannot be used: other weights than Small were asked for, the extra `[depth]` is not installed, or
+    the weights are missing or damaged; one sentence: what, where, what to do."""
 
 
 class DepthAnything(DepthNet):
@@ -59,28 +44,24 @@ class DepthAnything(DepthNet):
     def __init__(self, network: nn.Module, input_px: int = INPUT_PX):
         """`network`: a transformers.DepthAnythingForDepthEstimation; `input_px`: the shorter side it is given."""
         nn.Module.__init__(self)  # not DepthNet's: a DepthNet by its call and its maps, not by its layers
-        self.network, self.input_px = network.eval().requires_grad_(False), input_px
+        self.network, self.input_px = network.requires_grad_(False), input_px
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.eval()
-
-    @classmethod
-    def from_config(cls, config: object, input_px: int = INPUT_PX) -> "DepthAnything":
-        """Random weights for a transformers.DepthAnythingConfig: for tests. Raises MissingTransformers."""
-        return cls(_architecture()(config), input_px)
 
     @classmethod
     def from_pretrained(cls, name: str = SMALL, input_px: int = INPUT_PX) -> "DepthAnything":
         """The published weights (99 MB, 24.8 million parameters), from the user's Hugging Face cache or the network.
 
         The cache is looked at first, so that nothing is asked of the network once the weights are there; HF_HOME,
-        HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean to Hugging Face.
-
-        Raises RefusedWeights for another name than SMALL, MissingTransformers, MissingWeights.
+        HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean to Hugging Face. Raises DepthAnythingError.
         """
-        _require_small(name)
-        architecture = _architecture()
-        return cls(_load(architecture, name, _folder(name)), input_px)
+        if name != SMALL:  # metric variants among them: they give depth, not disparity
+            raise DepthAnythingError(
+                f"{name} is refused: use {SMALL}, the one model whose output the kit converts, which is Apache-2.0 "
+                "(Base and Large are licensed CC-BY-NC-4.0: no commercial use)"
+            )
+        return cls(_pretrained(), input_px)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> DepthMaps:
         h, w = check_size(image)  # as DepthNet: one may replace the other anywhere
@@ -114,77 +95,30 @@ def to_relative_depth(disparity: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1
     return (TYPICAL_MM * depth / depth.quantile(0.5, dim=1, keepdim=True)).view_as(disparity)
 
 
-# --- the weights ------------------------------------------------------------------------------------------
-
-
-def _require_small(name: str) -> None:
-    if name == SMALL:
-        return
-    if any(size in name.lower() for size in ("base", "large", "giant")):
-        raise RefusedWeights(
-            f"{name} is refused, because Depth Anything V2 beyond Small is licensed CC-BY-NC-4.0 (no commercial use): "
-            f"use {SMALL}, which is Apache-2.0"
-        )
-    # metric variants among them: they give depth, not disparity
-    raise RefusedWeights(f"{name} is not known to the kit, which converts the output of one model only: use {SMALL}")
-
-
-def _architecture() -> type[nn.Module]:
+def _pretrained() -> nn.Module:
     try:
-        from transformers import DepthAnythingForDepthEstimation
+        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+        from transformers import DepthAnythingForDepthEstimation as Architecture
     except ImportError as error:
-        raise MissingTransformers(
-            f"Depth Anything needs transformers, which cannot be imported ({_reason(error)}): "
-            "pip install lesionkit[depth]"
+        raise DepthAnythingError(
+            f"Depth Anything needs transformers, which cannot be imported ({error}): pip install lesionkit[depth]"
         ) from None
-    return DepthAnythingForDepthEstimation
-
-
-def _folder(name: str) -> Path:
-    """The folder of the user's cache that holds FILES, after a download where they are not there yet."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-
+    how = {"use_safetensors": True, "output_loading_info": True}  # never pickle
     try:
-        return _files(name, local_files_only=True)
-    except OSError:
-        pass  # not in the cache, or not all of it
-    try:
-        # asked once with a time limit, because the download itself tries an unreachable network six times
-        get_hf_file_metadata(hf_hub_url(name, FILES[0]), timeout=TIMEOUT_S)
-        return _files(name)
-    except Exception as error:  # the hub's HTTP library, and with it the error's class, differs between versions
-        raise MissingWeights(
-            f"the weights of {name} are neither in the cache {constants.HF_HUB_CACHE} nor can they be downloaded "
-            f"({_reason(error)}): set HF_HOME to a folder that has them, or run "
-            f"`hf download {name} {' '.join(FILES)}` where there is a network"
-        ) from None
-
-
-def _files(name: str, **how: bool) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    paths = [Path(hf_hub_download(name, file, **how)) for file in FILES]
-    return paths[0].parent
-
-
-def _load(architecture: type[nn.Module], name: str, folder: Path) -> nn.Module:
-    try:
-        network, found = architecture.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-        # A tensor too many does no harm: transformers may drop one that the published file still has.
+        try:
+            network, found = Architecture.from_pretrained(SMALL, local_files_only=True, **how)
+        except OSError:  # not in the cache, or not all of it
+            get_hf_file_metadata(hf_hub_url(SMALL, "config.json"), timeout=TIMEOUT_S)
+            network, found = Architecture.from_pretrained(SMALL, **how)
+        # a tensor too many does no harm, a missing one would be random
         wrong = sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]]))
-        reason = f"{len(wrong)} tensors are missing or misshapen, {wrong[0]} among them" if wrong else ""
-    except Exception as error:  # a damaged file fails in many ways: JSON, safetensors, shapes
-        reason = _reason(error) or type(error).__name__
-    if reason:
-        raise MissingWeights(
-            f"the weights of {name} in the cache are damaged ({reason}): "
-            f"delete the folder {folder.parents[1]} and try again"
+        if wrong:
+            raise ValueError(f"{len(wrong)} tensors are missing or misshapen, {wrong[0]} among them")
+    except Exception as error:  # whatever the damage leads to: JSON, safetensors, shapes; the hub's HTTP library
+        reason = " ".join(str(error).split())[:160].rstrip(" .")
+        folder = f"{constants.HF_HUB_CACHE}/models--{SMALL.replace('/', '--')}"
+        raise DepthAnythingError(
+            f"the weights of {SMALL} cannot be loaded ({reason}): run `hf download {SMALL}` where there is a network, "
+            f"or set HF_HOME to a folder that has them; if they are damaged, delete {folder}"
         ) from None
     return network
-
-
-def _reason(error: Exception) -> str:
-    """An error's message on one line of bearable length."""
-    return " ".join(str(error).split())[:160].rstrip(" .:")

@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lesionkit.files import write_bytes
 from lesionkit.preprocess import resize
@@ -59,35 +59,6 @@ class History:
     loss: tuple[float, ...]
 
 
-class _Samples(Dataset):
-    """n samples as a dictionary of tensors with n rows, which may be others in every epoch."""
-
-    def __init__(self, given: Callable[[int], Batch]):
-        self.given, self.tensors = given, given(0)
-        self.count = len(self)
-        if not self.count:
-            raise TrainingError(
-                "there is not one training sample: check the data set and the number of images asked for"
-            )
-
-    def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
-
-    def __getitems__(self, chosen: list[int]) -> Batch:
-        """A batch in one go, wherever the tensors are."""
-        return {name: value[torch.tensor(chosen, device=value.device)] for name, value in self.tensors.items()}
-
-    def renew(self, epoch: int) -> None:
-        self.tensors = {}  # there may not be room for both
-        self.tensors = self.given(epoch)
-        if len(self) != self.count:
-            raise TrainingError(f"epoch {epoch + 1} has {len(self)} samples, the first {self.count}")
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
-
-
 def fit(
     model: nn.Module,
     data: Batch | Callable[[int], Batch],
@@ -110,20 +81,28 @@ def fit(
     makes this training. Raises TrainingError when it is not, when there are no samples or another number in a later
     epoch, or when the loss is no longer finite.
     """
-    samples = _Samples(data if callable(data) else lambda epoch: data)
-    augment = rescaled(augment or _as_it_is, config.sizes_px)
+    given = data if callable(data) else lambda epoch: data
+    samples = given(0)
+    count = _count(samples)
+    if not count:
+        raise TrainingError("there is not one training sample: check the data set and the number of images asked for")
+    augment = rescaled(augment, config.sizes_px)
     accelerator = make_accelerator(model, device, config.precision)
+
+    def pick(rows: list[int]) -> Batch:  # in one go, wherever the tensors are
+        return {name: value[torch.tensor(rows, device=value.device)] for name, value in samples.items()}
+
     torch.manual_seed(config.seed)
     order = torch.Generator()  # of its own, so that every process deals out the same batches
-    whole = len(samples) >= config.batch_size  # a last batch of one or two would spoil the batch statistics
-    how = {"shuffle": True, "drop_last": whole, "generator": order, "collate_fn": _as_it_is}
-    loader = DataLoader(samples, config.batch_size, **how)
+    whole = count >= config.batch_size  # a last batch of one or two would spoil the batch statistics
+    how = {"shuffle": True, "drop_last": whole, "generator": order, "collate_fn": pick}
+    loader = DataLoader(range(count), config.batch_size, **how)
     optimiser = torch.optim.AdamW(_groups(model, config), weight_decay=config.weight_decay, fused=True)
     schedule = _schedule(optimiser, config, steps=config.epochs * len(loader))
     model = model.to(accelerator.device, memory_format=torch.channels_last)
     average = moving_average(model, config.ema_decay)
     state = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
-    made_by = {"config": asdict(config), "samples": len(samples), "label": label}
+    made_by = {"config": asdict(config), "samples": count, "label": label}
     prepared, optimiser, loader, schedule = accelerator.prepare(model, optimiser, loader, schedule)
     history = _load_checkpoint(checkpoint, state, made_by)
     if not accelerator.is_main_process:
@@ -144,12 +123,15 @@ def fit(
         log(f"going on after epoch {len(history)}/{config.epochs}")
     for epoch in range(len(history), config.epochs):
         if epoch:
-            samples.renew(epoch)
+            samples = None  # there may not be room for both
+            samples = given(epoch)
+            if _count(samples) != count:
+                raise TrainingError(f"epoch {epoch + 1} has {_count(samples)} samples, the first {count}")
         # an epoch is the same whether or not it follows a restart; augmentation differs from process to process
         order.manual_seed(config.seed * 1000 + epoch)
         torch.manual_seed(config.seed * 1000 + epoch + 1_000_003 * accelerator.process_index)
         prepared.train()
-        total = sum(learn(augment(batch)) for batch in loader)
+        total = sum(learn(augment(batch) if augment else batch) for batch in loader)
         history.append(float(accelerator.reduce(total, "mean")) / len(loader))
         if not math.isfinite(history[-1]):
             raise TrainingError(f"the loss is {history[-1]} in epoch {epoch + 1}: lower the learning rate")
@@ -160,13 +142,18 @@ def fit(
     return History(tuple(history))
 
 
-def rescaled(augment: Callable[[Batch], Batch], sizes_px: tuple[int, ...]) -> Callable[[Batch], Batch]:
-    """`augment`, then every map of the batch resized to one of the edges, drawn from torch's global generator."""
+def _count(samples: Batch) -> int:
+    return len(next(iter(samples.values())))
+
+
+def rescaled(augment: Callable[[Batch], Batch] | None, sizes_px: tuple[int, ...]) -> Callable[[Batch], Batch] | None:
+    """`augment` if there is one, then every map of the batch resized to one of the edges, drawn from torch's global
+    generator."""
     if not sizes_px:
         return augment
 
     def rescale(batch: Batch) -> Batch:
-        batch = augment(batch)
+        batch = augment(batch) if augment else batch
         size_px = sizes_px[int(torch.randint(len(sizes_px), ()))]
         if size_px == batch["image"].shape[-1]:
             return batch
