@@ -16,9 +16,8 @@ import click
 import report
 import torch
 
-from lesionkit.detector import Detector
+from lesionkit.detector import Detector, fused
 from lesionkit.devices import resolve
-from lesionkit.encoders import fused
 from lesionkit.preprocess import preprocess
 
 

@@ -1,11 +1,14 @@
-"""The chain: image in, detection out. Preprocess, depth, segmentation, fusion in one object; its weights in one file.
+"""The whole method: image in, detection out. Preprocess, depth, segmentation, fusion; both networks in one file.
 
 A weight file is safetensors: the tensors of both networks, and in its header, under "lesionkit", the configuration as
 JSON. It is loaded strictly: every tensor must be there, none may be left over.
 """
 
 import json
+from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,12 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lesionkit import fusion
 from lesionkit.depth import DepthNet
 from lesionkit.devices import resolve
-from lesionkit.encoders import EncoderError, fused, is_known
+from lesionkit.encoders import EncoderError, is_known
 from lesionkit.files import write_bytes
 from lesionkit.preprocess import STRIDE, PreprocessError, preprocess
 from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
@@ -167,15 +171,28 @@ class Detector:
             raise ImageError(f"a batch is a b×3×h×w float tensor, this one is {images.dtype} {tuple(images.shape)}")
         # one by one: each image has a content area of its own
         singles = [self._one(one[None].to(self.device).float(), fusion.to_array(one)) for one in images]
+        probability, depth = (_stack(getattr(one, name) for one in singles) for name in ("probability", "depth"))
+        attention = tuple(map(_stack, zip(*(one.attention for one in singles), strict=True)))
+        return Detection(images, probability, depth, attention, self.threshold, singles)
 
-        def stack(name: str) -> Tensor:
-            return torch.stack([torch.from_numpy(getattr(one, name)) for one in singles])[:, None]
 
-        attention = tuple(
-            torch.stack([torch.from_numpy(w) for w in scale])[:, None]
-            for scale in zip(*(one.attention for one in singles), strict=True)
-        )
-        return Detection(images, stack("probability"), stack("depth"), attention, self.threshold, singles)
+def _stack(maps: Iterable[np.ndarray]) -> Float[Tensor, "b 1 y x"]:
+    return torch.stack([torch.from_numpy(one) for one in maps])[:, None]
+
+
+def fused(net: nn.Module) -> nn.Module:
+    """A copy in eval mode whose batch normalisations are folded into the convolutions before them: the same results
+    (but for rounding) in less time, for inference alone. It does not follow what `net` learns later.
+
+    A convolution and a normalisation belong together when they follow each other among the children of a module."""
+    net = deepcopy(net).eval()
+    for part in net.modules():
+        layers = [(name, one) for name, one in part.named_children() if isinstance(one, (nn.Conv2d, nn.BatchNorm2d))]
+        for (first, conv), (second, norm) in pairwise(layers):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(part, first, fuse_conv_bn_eval(conv, norm))
+                setattr(part, second, nn.Identity())
+    return net
 
 
 def save_depth(net: DepthNet, path: Path) -> Path:

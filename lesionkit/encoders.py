@@ -1,17 +1,15 @@
-"""Step [26]: image encoders behind one small interface: image b×3×h×w in [0, 1] → five feature maps, at 1/2 … 1/32.
+"""Step [26] of docs/method.md: image encoders, image b×3×h×w in [0, 1] → five feature maps, at 1/2 … 1/32.
 
 An encoder is a module with `channels` (five widths) whose forward returns the five maps, fine to coarse. Mean and
 standard deviation of the images it was trained on live inside it.
 """
 
-from copy import deepcopy
 from importlib import import_module
 from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 ENCODERS = ("efficientnet-lite0", "efficientnet-lite2", "small")
 LITE_WEIGHTS = {  # the package that holds the ImageNet weights, and its class that says where
@@ -29,10 +27,9 @@ class EncoderError(ValueError):
 
 
 def make_encoder(name: str, pretrained: bool = True) -> nn.Module:
-    """The encoder called `name`: one of ENCODERS, or "timm:NAME" where timm is installed.
+    """The encoder called `name`: one of ENCODERS, or "timm:NAME" where timm is installed. Raises EncoderError.
 
-    `pretrained` loads ImageNet weights where there are any (none for "small"; timm downloads its own). Raises
-    EncoderError.
+    `pretrained` loads ImageNet weights where there are any (none for "small"; timm downloads its own).
     """
     if name in LITE_WEIGHTS:
         return EfficientNetLite(name, pretrained)
@@ -53,24 +50,6 @@ def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
-
-
-# convolution and batch normalisation that follow each other in the package's blocks and in `EfficientNetLite`
-NAMED_PAIRS = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"), ("stem", "stem_norm"))
-
-
-def fused(net: nn.Module) -> nn.Module:
-    """A copy in eval mode whose batch normalisations are folded into the convolutions before them: the same results
-    (but for rounding) in less time, for inference alone. It does not follow what `net` learns later."""
-    net = deepcopy(net).eval()
-    for part in net.modules():
-        in_a_row = pairwise(part._modules) if isinstance(part, nn.Sequential) else NAMED_PAIRS
-        for first, second in in_a_row:
-            conv, norm = getattr(part, first, None), getattr(part, second, None)
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(part, first, fuse_conv_bn_eval(conv, norm))
-                setattr(part, second, nn.Identity())
-    return net
 
 
 class _Encoder(nn.Module):
@@ -126,26 +105,24 @@ class EfficientNetLite(_Encoder):
         # the classifier's head is no use here; its layers would be a quarter of the parameters
         self.stem, self.stem_norm, self.blocks = net._conv_stem, net._bn0, net._blocks[:blocks]
         self.activation = nn.ReLU6(inplace=True)
-        strides = [2 if b._depthwise_conv.stride[0] == 2 else 1 for b in self.blocks]
         _spare_copies(self)
         for part in self.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.momentum = BATCH_NORM_MOMENTUM
         # a scale ends just before the next block with a stride, or at the last block
-        self.ends = [i for i in range(len(strides)) if i + 1 == len(strides) or strides[i + 1] == 2]
+        begins = [i for i, b in enumerate(self.blocks) if b._depthwise_conv.stride[0] == 2]
+        self.ends = [i - 1 for i in (*begins, len(self.blocks)) if i]
         self.channels = tuple(self.blocks[i]._project_conv.out_channels for i in self.ends)
 
     def freeze(self, scales: int) -> None:
         """Keeps the first `scales` scales as they are while the rest learns: no gradients, and the batch statistics
         that came with the weights. Edges and colours need no learning anew, and two scales are a third of the time."""
         self.frozen = (self.stem, self.stem_norm, *self.blocks[: self.ends[scales - 1] + 1])
-        for part in self.frozen:
-            part.eval().requires_grad_(False)
+        nn.ModuleList(self.frozen).eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "EfficientNetLite":
         super().train(mode)
-        for part in self.frozen:
-            part.eval()
+        nn.ModuleList(self.frozen).eval()
         return self
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
@@ -187,19 +164,15 @@ class TimmEncoder(_Encoder):
         super().__init__()
         try:
             import timm
-        except ImportError as error:
-            raise EncoderError(f"encoder {TIMM}{name} needs timm, which cannot be imported ({error})") from None
-        try:
+
             self.net = timm.create_model(name, features_only=True, pretrained=pretrained)
-        except RuntimeError as error:  # timm's word for a name it does not know
-            raise EncoderError(f"timm has no encoder {name!r} with features: {error}") from None
-        scales = tuple(self.net.feature_info.reduction())
-        if scales != (2, 4, 8, 16, 32):
-            raise EncoderError(f"{TIMM}{name} has maps at 1/{', 1/'.join(map(str, scales))}: use one with 1/2 to 1/32")
+        except (ImportError, RuntimeError) as error:  # the second is timm's word for a name it does not know
+            raise EncoderError(f"encoder {TIMM}{name} needs timm, and a model of that name in it ({error})") from None
+        if list(self.net.feature_info.reduction()) != [2, 4, 8, 16, 32]:
+            raise EncoderError(f"{TIMM}{name} has other maps: use an encoder with 1/2 to 1/32")
         self.channels = tuple(self.net.feature_info.channels())
-        trained_with = getattr(self.net, "pretrained_cfg", None) or {}
-        self.mean.copy_(torch.tensor(trained_with.get("mean", IMAGENET_MEAN)).view(1, 3, 1, 1))
-        self.std.copy_(torch.tensor(trained_with.get("std", IMAGENET_STD)).view(1, 3, 1, 1))
+        for buffer, key in ((self.mean, "mean"), (self.std, "std")):
+            buffer.copy_(torch.tensor(self.net.pretrained_cfg[key]).view_as(buffer))
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         return self.net(self.normalise(image))

@@ -1,4 +1,4 @@
-"""The chain in one object: what goes in and comes out, and weight files that fit, do not fit, or are no such thing."""
+"""The method in one object: what goes in and comes out, and weight files that fit, do not fit, or are no such thing."""
 
 import json
 import stat
@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, safe_open, save_file
+from torch import nn
 
 from lesionkit import detector as room
 from lesionkit.depth import DepthNet
-from lesionkit.detector import Detector, DetectorConfig, ImageError, WeightsError
+from lesionkit.detector import Detector, DetectorConfig, ImageError, WeightsError, fused
+from lesionkit.encoders import ENCODERS, make_encoder
 from lesionkit.segmentation import DepthGuidedSegmenter
 
 CONFIG = DetectorConfig(size_px=64, encoder="small", threshold=0.4, trained_on="nothing, a test")
@@ -59,9 +61,9 @@ def test_one_array_gives_maps_of_its_size(detector):
     assert found.depth.min() > 0
     assert not found.mask[:, 80:].any()  # black: no lesion is ever found outside the view
     assert sum(one.area_px for one in found.lesions) == found.mask.sum()
-    fused = found.overlay()
-    assert fused.dtype == np.uint8
-    np.testing.assert_array_equal(fused[:10, 80:], image[:10, 80:])
+    drawn = found.overlay()
+    assert drawn.dtype == np.uint8
+    np.testing.assert_array_equal(drawn[:10, 80:], image[:10, 80:])
 
 
 def test_a_batch_is_its_singles(detector):
@@ -156,6 +158,47 @@ def test_frozen_means_that_later_weights_are_not_seen(saved):
     assert moving(pixels()).probability[:50, :60].min() > 0.99
     np.testing.assert_array_equal(frozen(pixels()).probability, before)
     assert frozen.fuse()(pixels()).probability[:50, :60].min() > 0.99
+
+
+# --- folding
+
+
+def picture() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+def _lived(net: nn.Module) -> nn.Module:
+    """Batch normalisations as training leaves them: far from the identity that they begin as."""
+    torch.manual_seed(0)
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.3)
+            part.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias, std=0.3)
+    return net
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@torch.no_grad()
+def test_a_folded_network_gives_the_same_without_batch_normalisation(name):
+    net = _lived(DepthGuidedSegmenter("depth", name, pretrained=False)).eval()
+    fast, depth = fused(net), picture()[:, :1] + 1
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in fast.modules())
+    expected = net(picture(), depth).logits
+    assert expected.std() > 0.01
+    torch.testing.assert_close(fast(picture(), depth).logits, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
+
+
+def test_folding_leaves_the_network_as_it_was_and_does_not_follow_it():
+    net = _lived(make_encoder("small")).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    fast = fused(net)
+    assert net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    old = fast(picture())[-1]
+    nn.init.zeros_(net.stages[-1][-1][1].weight)
+    assert torch.equal(fast(picture())[-1], old)
 
 
 # --- weight files
