@@ -7,7 +7,7 @@ JSON. It is loaded strictly: every tensor must be there, none may be left over.
 import json
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from lesionkit import fusion
 from lesionkit.depth import DepthNet
 from lesionkit.devices import resolve
-from lesionkit.encoders import EncoderError, is_known
+from lesionkit.encoders import EncoderError
 from lesionkit.files import write_bytes
 from lesionkit.preprocess import STRIDE, PreprocessError, preprocess
 from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
@@ -117,9 +117,8 @@ class Detector:
         and the current threshold in the header. In one step: no half-written file is ever seen. Raises WeightsError for
         what `from_pretrained` would not read, or read as something else: a guidance that needs more than an image, a
         threshold of 0 or 1, a configuration that says another guidance or encoder than the segmenter has."""
-        config = replace(self.config, threshold=float(self.threshold))
         try:
-            _check(config)
+            config = _configuration(asdict(self.config) | {"threshold": float(self.threshold)})
         except ValueError as error:
             raise WeightsError(f"these weights cannot be saved for use: {error}") from None
         has, says = (self.segmenter.guidance, self.segmenter.encoder_name), (config.guidance, config.encoder)
@@ -187,7 +186,7 @@ def fused(net: nn.Module) -> nn.Module:
     A convolution and a normalisation belong together when they follow each other among the children of a module."""
     net = deepcopy(net).eval()
     for part in net.modules():
-        layers = [(name, one) for name, one in part.named_children() if isinstance(one, (nn.Conv2d, nn.BatchNorm2d))]
+        layers = [named for named in part.named_children() if isinstance(named[1], (nn.Conv2d, nn.BatchNorm2d))]
         for (first, conv), (second, norm) in pairwise(layers):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(part, first, fuse_conv_bn_eval(conv, norm))
@@ -232,38 +231,28 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 def _read(path: Path) -> tuple[DetectorConfig, dict[str, Tensor]]:
     metadata, tensors = _open(path)
-    header = metadata.get("lesionkit")
-    if header is None:
+    if "lesionkit" not in metadata:
         raise WeightsError(f"{path} holds no lesionkit configuration: give a file that lesionkit wrote")
     try:
-        config = _configuration(json.loads(header))
-    except (TypeError, ValueError) as error:
+        return _configuration(json.loads(metadata["lesionkit"])), tensors
+    except (AttributeError, ValueError) as error:
         raise WeightsError(f"{path} has a configuration this version does not know ({error})") from None
-    return config, tensors
 
 
-def _configuration(values: object) -> DetectorConfig:
+def _configuration(values: dict) -> DetectorConfig:
     """What a header says, with every name, type and range checked. Raises ValueError."""
     kinds = {one.name: one.type for one in fields(DetectorConfig)}
-    if not isinstance(values, dict) or not values.keys() <= kinds.keys():
-        raise ValueError(f"it must have the keys {', '.join(kinds)} and no others")
-    for name, value in values.items():
-        if not isinstance(value, kinds[name]):
-            raise ValueError(f"{name} {value!r}")
+    wrong = [f"{name} {value!r}" for name, value in values.items() if not isinstance(value, kinds.get(name, ()))]
+    if wrong:
+        raise ValueError(", ".join(wrong))
     config = DetectorConfig(**values)
-    _check(config)
-    return config
-
-
-def _check(config: DetectorConfig) -> None:
     if not 0 < config.threshold < 1:
         raise ValueError(f"threshold {config.threshold!r}")
     if config.guidance not in GUIDANCE or not GUIDANCE[config.guidance].alone:
         raise ValueError(f"guidance {config.guidance!r} needs more than an image")
-    if not is_known(config.encoder):
-        raise ValueError(f"encoder {config.encoder!r}")
     if config.size_px < STRIDE or config.size_px % STRIDE:
         raise ValueError(f"size_px {config.size_px!r}")
+    return config
 
 
 def _load_strictly(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
@@ -276,4 +265,4 @@ def _load_strictly(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
             f"{path} does not fit this version's networks ({len(missing)} tensors missing, {len(extra)} unknown, "
             f"{len(wrong)} of another shape; the first is {first}): train it anew"
         )
-    net.load_state_dict({name: t.to(wanted[name].dtype) for name, t in tensors.items()}, strict=True)
+    net.load_state_dict(tensors)  # half precision becomes single again

@@ -40,11 +40,6 @@ def make_encoder(name: str, pretrained: bool = True) -> nn.Module:
     raise EncoderError(f"encoder {name!r} does not exist: use one of {', '.join(ENCODERS)} or {TIMM}NAME")
 
 
-def is_known(name: str) -> bool:
-    """Whether `make_encoder` may know the name; timm is not asked."""
-    return name in ENCODERS or (name.startswith(TIMM) and name != TIMM)
-
-
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """3×3 convolution, batch normalisation, ReLU."""
     return nn.Sequential(

@@ -283,7 +283,7 @@ BAD = {
     ),
     "unknown key": (lambda path: _changed(path, lambda t: None, {"colour": "red"}), "configuration"),
     "shuffled": (lambda path: _changed(path, lambda t: None, {"guidance": "shuffled"}), "configuration"),
-    "encoder": (lambda path: _changed(path, lambda t: None, {"encoder": "resnet"}), "configuration"),
+    "encoder": (lambda path: _changed(path, lambda t: None, {"encoder": "resnet"}), "'resnet' does not exist"),
     "size": (lambda path: _changed(path, lambda t: None, {"size_px": 65}), "configuration"),
     "size type": (lambda path: _changed(path, lambda t: None, {"size_px": "64"}), "configuration"),
     "threshold": (lambda path: _changed(path, lambda t: None, {"threshold": "high"}), "configuration"),
