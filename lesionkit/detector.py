@@ -7,7 +7,7 @@ JSON. It is loaded strictly: every tensor must be there, none may be left over.
 import json
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from lesionkit.depth import DepthNet
 from lesionkit.devices import resolve
 from lesionkit.encoders import EncoderError
 from lesionkit.files import write_bytes
+from lesionkit.fusion import Detection
 from lesionkit.preprocess import STRIDE, PreprocessError, preprocess
 from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
 
@@ -47,39 +48,6 @@ class DetectorConfig:
     encoder: str = "efficientnet-lite0"
     threshold: float = 0.5  # fixed on a validation part, see the model card
     trained_on: str = "nothing yet"
-
-
-@dataclass
-class Detection:
-    """What was found in one image (numpy, h×w of the input) or in a batch (tensors, the batch dimension kept).
-
-    probability, depth: float32; attention: one map per scale, fine to coarse, at the networks' resolution; mask:
-    probability > threshold; lesions: a tuple of `fusion.FoundLesion`, for a batch a tuple of tuples.
-    """
-
-    image: np.ndarray | Tensor
-    probability: np.ndarray | Tensor
-    depth: np.ndarray | Tensor
-    attention: tuple
-    threshold: float
-    _singles: list["Detection"] = field(default_factory=list, repr=False)
-
-    @property
-    def mask(self) -> np.ndarray | Tensor:
-        return self.probability > self.threshold
-
-    @property
-    def lesions(self) -> tuple:
-        if self._singles:
-            return tuple(one.lesions for one in self._singles)
-        return fusion.find_lesions(self.mask, self.probability)
-
-    def overlay(self) -> np.ndarray | Tensor:
-        """The detection image: uint8 h×w×3, or for a batch a float tensor b×3×h×w in [0, 1]."""
-        if self._singles:
-            drawn = [torch.from_numpy(one.overlay()).permute(2, 0, 1) for one in self._singles]
-            return torch.stack(drawn).float() / 255
-        return fusion.overlay(self.image, self.mask)
 
 
 class Detector:

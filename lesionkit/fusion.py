@@ -1,10 +1,10 @@
-"""Steps [38, 39]: the mask at the original's pixel size, the overlay, and the table of lesions.
+"""Steps [38, 39] of docs/method.md: the mask at the original's pixel size, the overlay, and the table of lesions.
 
 Letters: s the networks' size, h × w the original's. The *probability* is resized and then thresholded: resizing a
 mask would draw staircases along every edge.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -35,6 +35,39 @@ class FoundLesion:
     score: float
 
 
+@dataclass
+class Detection:
+    """What was found in one image (numpy, h×w of the input) or in a batch (tensors, the batch dimension kept).
+
+    probability, depth: float32; attention: one map per scale, fine to coarse, at the networks' resolution; mask:
+    probability > threshold; lesions: a tuple of FoundLesion, for a batch a tuple of tuples.
+    """
+
+    image: np.ndarray | Tensor
+    probability: np.ndarray | Tensor
+    depth: np.ndarray | Tensor
+    attention: tuple
+    threshold: float
+    _singles: list["Detection"] = field(default_factory=list, repr=False)
+
+    @property
+    def mask(self) -> np.ndarray | Tensor:
+        return self.probability > self.threshold
+
+    @property
+    def lesions(self) -> tuple:
+        if self._singles:
+            return tuple(one.lesions for one in self._singles)
+        return find_lesions(self.mask, self.probability)
+
+    def overlay(self) -> np.ndarray | Tensor:
+        """The detection image: uint8 h×w×3, or for a batch a float tensor b×3×h×w in [0, 1]."""
+        if self._singles:
+            drawn = [torch.from_numpy(one.overlay()).permute(2, 0, 1) for one in self._singles]
+            return torch.stack(drawn).float() / 255
+        return overlay(self.image, self.mask)
+
+
 def restore(
     maps: Float[Tensor, "1 1 s s"], box: tuple[int, int, int, int], size_hw: tuple[int, int], fill: str = "zero"
 ) -> Float[np.ndarray, "h w"]:
@@ -47,8 +80,7 @@ def restore(
     h, w = size_hw
     inner = F.interpolate(maps.float(), size=(height, width), mode="bilinear", align_corners=False)[0, 0]
     margins = ((y, h - y - height), (x, w - x - width))
-    mode = {"zero": "constant", "edge": "edge"}[fill]
-    return np.pad(inner.cpu().numpy(), margins, mode=mode)
+    return np.pad(inner.cpu().numpy(), margins, mode={"zero": "constant", "edge": "edge"}[fill])
 
 
 def overlay(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "y x"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -67,7 +99,7 @@ def overlay(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "y x"]) ->
 
 def find_lesions(mask: Bool[np.ndarray, "h w"], probability: Float[np.ndarray, "h w"]) -> tuple[FoundLesion, ...]:
     """The connected regions of the mask (8-neighbours), the largest first."""
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     found = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         inside = labels[rows, columns] == number
@@ -75,7 +107,6 @@ def find_lesions(mask: Bool[np.ndarray, "h w"], probability: Float[np.ndarray, "
         box = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
         score = float(probability[rows, columns][inside].mean())
         found.append(FoundLesion(box, area, area / mask.size, score))
-    assert len(found) == count
     return tuple(sorted(found, key=lambda lesion: -lesion.area_px))
 
 
