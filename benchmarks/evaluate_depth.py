@@ -21,9 +21,8 @@ import report
 import torch
 
 from lesionkit import datasets, metrics
-from lesionkit.depth import luminance_depth
+from lesionkit.depth import constant_depth, luminance_depth, radial_depth
 from lesionkit.detector import Detector
-from lesionkit.metrics.depth import constant_depth, radial_depth
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 DEPTH_SETS = ("uts-simcolon-subset40", "simcol3d-sample10", "simcol3d", "c3vd")

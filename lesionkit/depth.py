@@ -1,4 +1,4 @@
-"""Steps [15–18]: depth from one image, global first, then local.
+"""Steps [15–18] of docs/method.md: depth from one image, global first, then local.
 
 Letters: b images, h × w pixels, both multiples of 32. Depths are positive distances along the optical axis, near is
 small. On rendered scenes they are trained towards millimetres; on real images only their ratios mean something.
@@ -156,12 +156,14 @@ def gradient_magnitude(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h 
     return gradient.square().sum(dim=2).sqrt()
 
 
+# --- trivial estimates, without a unit: what the network has to beat
+
+
 def luminance_depth(image: Float[Tensor, "b 3 h w"], blur: float = 0.01) -> Float[Tensor, "b 1 h w"]:
     """Depth from brightness alone: 1 / √(linear luminance), since light at the camera falls off with 1/d².
 
-    The strongest of the trivial baselines in endoscopy. sRGB is made linear first. The Gaussian blur, of
-    standard deviation `blur` × the shorter side, takes away vessels and part of the highlights; 0 leaves it
-    out. image b×3×h×w in [0, 1] → b×1×h×w, positive, without a unit.
+    The strongest of the trivial estimates in endoscopy. sRGB in [0, 1] is made linear first. The Gaussian blur, of
+    standard deviation `blur` × the shorter side, takes away vessels and part of the highlights; 0 leaves it out.
     """
     weights = image.new_tensor(LUMINANCE_WEIGHTS).view(1, 3, 1, 1)
     luminance = (kornia.color.rgb_to_linear_rgb(image) * weights).sum(1, keepdim=True)  # b 3 h w -> b 1 h w
@@ -170,3 +172,17 @@ def luminance_depth(image: Float[Tensor, "b 3 h w"], blur: float = 0.01) -> Floa
         size = 2 * math.ceil(3 * sigma_px) + 1
         luminance = kornia.filters.gaussian_blur2d(luminance, (size, size), (sigma_px, sigma_px))
     return luminance.clamp(min=DARKEST).rsqrt()
+
+
+def radial_depth(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """A tube seen along its axis: 2 in the image centre (far), falling linearly to 1 in the corners."""
+    b, _, h, w = image.shape
+    y = torch.linspace(-h, h, h, device=image.device, dtype=image.dtype)
+    x = torch.linspace(-w, w, w, device=image.device, dtype=image.dtype)
+    radius = torch.hypot(y[:, None], x[None, :]) / math.hypot(h, w)  # h w, in [0, 1]
+    return (2 - radius).expand(b, 1, h, w).clone()
+
+
+def constant_depth(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """1 everywhere: what knowing nothing scores."""
+    return torch.ones_like(image[:, :1])

@@ -21,28 +21,15 @@ def resolve(name: object = "auto") -> torch.device:
     """
     if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", name):
         raise DeviceError(f"device {name!r} is not known; give one of {ALLOWED}")
+    # device_count() can be 1 with a driver that torch cannot use; is_available() is the honest answer then
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    here = {"cuda": cuda, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
-        return torch.device(_best())
-    if name.startswith("cuda") and _cuda_index(name) >= _cuda_count():
-        raise DeviceError(f"device {name!r} is not on this machine ({_cuda_count()} CUDA devices); give auto or cpu")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("device 'mps' is not on this machine; give auto or cpu")
+        name = next(kind for kind, count in here.items() if count)
+    kind, _, index = name.partition(":")
+    if int(index or 0) >= here[kind]:
+        raise DeviceError(f"device {name!r} is not on this machine ({cuda} CUDA devices); give auto or cpu")
     return torch.device(name)
-
-
-def _best() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _cuda_count() -> int:
-    # device_count() can be 1 with a driver that torch cannot use; is_available() is the honest answer then.
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def _cuda_index(name: str) -> int:
-    return int(name.partition(":")[2] or 0)
 
 
 def seed_everything(seed: int) -> None:

@@ -76,21 +76,14 @@ def gallery(rows: Sequence[Row], titles: Sequence[str] | None = None, width_in: 
 
 
 def _draw_row(axes: np.ndarray, row: Row) -> None:
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
     arrays = [_shown(row, i) for i in range(len(row.maps))]
-    ranges = arrays if row.kind == "image" else _ranges(row, arrays)
-    for i, axis in enumerate(axes):
-        axis.set_xticks([])
-        axis.set_yticks([])
-        for spine in axis.spines.values():
-            bordered = row.kind == "mask" and i < len(arrays)  # white on white has no border of its own
-            spine.set(visible=bordered, color="0.6", linewidth=0.6)
-        if i >= len(arrays):
-            continue
-        if row.kind == "image":
-            axis.imshow(arrays[i])
-        else:
-            low, high = _limits(ranges[i], row.kind)
-            axis.imshow(arrays[i], cmap=LOOKS[row.kind]["cmap"], vmin=low, vmax=high)
+    for i, (axis, array, look) in enumerate(zip(axes, arrays, _looks(row, arrays), strict=False)):
+        axis.imshow(array, **look)
+        if row.kind == "mask":  # white on white has no border of its own
+            axis.spines[:].set(visible=True, color="0.6", linewidth=0.6)
         for masks, colour in ((row.truth, TRUTH), (row.found, FOUND)):
             if masks is not None and pixels(masks[i]).any():
                 axis.contour(pixels(masks[i]) > 0.5, levels=[0.5], colors=colour, linewidths=1.0)
@@ -100,11 +93,17 @@ def _draw_row(axes: np.ndarray, row: Row) -> None:
     axes[0].set_ylabel(row.label, fontsize=8, color=INK)
 
 
-def _ranges(row: Row, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """The values whose range gives each column its colours."""
-    if isinstance(row.limits, str):
-        return [np.stack(arrays)] * len(arrays) if row.limits == "row" else arrays
-    return [_shown(replace(row, maps=row.limits), i) for i in range(len(arrays))]
+def _looks(row: Row, arrays: list[np.ndarray]) -> list[dict]:
+    """Colour map and range of each column."""
+    if row.kind == "image":
+        return [{}] * len(arrays)
+    ranges = arrays
+    if not isinstance(row.limits, str):
+        ranges = [_shown(replace(row, maps=row.limits), i) for i in range(len(arrays))]
+    elif row.limits == "row":
+        ranges = [np.stack(arrays)] * len(arrays)
+    limits = [_limits(values, row.kind) for values in ranges]
+    return [{"cmap": LOOKS[row.kind]["cmap"], "vmin": low, "vmax": high} for low, high in limits]
 
 
 def _shown(row: Row, i: int) -> np.ndarray:
@@ -136,11 +135,14 @@ def pixels(one: np.ndarray | Tensor) -> np.ndarray:
 
 
 def lines(
-    curves: Mapping[str, Numbers], x: Numbers | None, x_label: str, y_label: str,
-    mark: float | tuple[float, float] | None = None, width_in: float = 5.2,
-) -> Figure:  # fmt: skip
+    curves: Mapping[str, Numbers],
+    x: Numbers | None,
+    x_label: str,
+    y_label: str,
+    mark: float | tuple[float, float] | None = None,
+) -> Figure:
     """Curves over a common x (1, 2, 3 … when None), each labelled; `mark` draws a vertical line, or shades a span."""
-    fig, axis = plt.subplots(figsize=(width_in, 2.7), layout="constrained")
+    fig, axis = plt.subplots(figsize=(5.2, 2.7), layout="constrained")
     dots = {"marker": "o", "markersize": 3} if max(map(len, curves.values())) < 25 else {}
     thinner = np.linspace(4.0, 1.0, len(curves)) if len(curves) > 4 else [1.7] * len(curves)  # one may hide another
     for (name, values), colour, width in zip(curves.items(), itertools.cycle(SERIES), thinner, strict=False):
@@ -150,9 +152,7 @@ def lines(
         axis.axvspan(*mark, color=GRID, alpha=0.6, linewidth=0)
     elif mark is not None:
         axis.axvline(mark, color=INK, linewidth=0.8, linestyle=":")
-    _finish(axis, x_label, y_label)
-    if len(curves) > 1:
-        axis.legend(fontsize=7, frameon=False)
+    _finish(axis, x_label, y_label, legend=len(curves) > 1)
     return fig
 
 
@@ -192,21 +192,19 @@ def bars(values: Mapping[str, Numbers], ticks: Sequence[str], x_label: str, y_la
         places = np.arange(len(ticks)) + (i - (len(values) - 1) / 2) * width
         axis.bar(places, heights, width * 0.92, color=colour, label=name)
     axis.set_xticks(range(len(ticks)), ticks, fontsize=8)
-    _finish(axis, x_label, y_label)
-    if len(values) > 1:
-        axis.legend(fontsize=7, frameon=False)
+    _finish(axis, x_label, y_label, legend=len(values) > 1)
     return fig
 
 
-def surface(image: Tensor, depth: Tensor, inside: Tensor, title: str = "", step: int = 2) -> Figure:
+def surface(image: Tensor, depth: Tensor, inside: Tensor, title: str = "") -> Figure:
     """The depth map as a surface in space, painted with the image; near the viewer is near the lens. Outside
     `inside` nothing is drawn; nor is the farthest tenth, as the end of the lumen would leave no room for the rest, nor
     what would join a near edge to the wall far behind it."""
-    z = pixels(depth)[::step, ::step]
-    seen = pixels(inside)[::step, ::step] > 0.5
+    image, z, inside = (pixels(one)[::2, ::2] for one in (image, depth, inside))  # every second pixel is fine enough
+    seen = inside > 0.5
     seen &= z <= np.quantile(z[seen], 0.9)
     seen &= maximum_filter(z, 3) < 1.25 * minimum_filter(z, 3)
-    colour = np.dstack([pixels(image)[::step, ::step], seen])  # the fourth channel is opacity
+    colour = np.dstack([image, seen])  # the fourth channel is opacity
     h, w = z.shape
     columns, rows = np.meshgrid(np.linspace(-1, 1, w), np.linspace(-1, 1, h))
     space = (columns * z, z, -rows * z)
@@ -220,20 +218,20 @@ def surface(image: Tensor, depth: Tensor, inside: Tensor, title: str = "", step:
     axis.view_init(elev=25, azim=-60)
     axis.set_ylabel("depth, mm", fontsize=8)
     axis.tick_params(labelsize=6, colors=INK)
-    axis.set_xticks([])
-    axis.set_zticks([])
+    axis.set(xticks=[], zticks=[])
     axis.set_title(title, fontsize=9, color=INK)
     return fig
 
 
-def _finish(axis: plt.Axes, x_label: str, y_label: str) -> None:
+def _finish(axis: plt.Axes, x_label: str, y_label: str, legend: bool = False) -> None:
     axis.set_xlabel(x_label, fontsize=8, color=INK)
     axis.set_ylabel(y_label, fontsize=8, color=INK)
     axis.tick_params(labelsize=7, colors=INK)
     axis.grid(color=GRID, linewidth=0.6)
     axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
+    axis.spines[["top", "right"]].set_visible(False)
+    if legend:
+        axis.legend(fontsize=7, frameon=False)
 
 
 def save(fig: Figure, folder: Path, name: str, data: pd.DataFrame | None = None) -> Path:

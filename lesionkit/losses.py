@@ -1,4 +1,4 @@
-"""The two initial losses and their weighted sum (METHOD.md, paragraphs 35 and 36), and the alternatives.
+"""Steps [35, 36] of docs/method.md: the two initial losses, their weighted sum, and the alternatives.
 
 Legend
     b, h, w   batch, height, width
@@ -27,28 +27,9 @@ from jaxtyping import Float
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from lesionkit.depth_losses import Depth, Scalar, Valid, gradient_matching, scale_invariant_log
-
-__all__ = [
-    "LOSSES",
-    "JointLoss",
-    "UnknownLoss",
-    "WeightedLoss",
-    "binary_cross_entropy",
-    "boundary",
-    "dice",
-    "focal",
-    "get",
-    "gradient_matching",
-    "iou",
-    "joint",
-    "label",
-    "lovasz_hinge",
-    "scale_invariant_log",
-    "signed_distance",
-    "tversky",
-    "weighted",
-]
+from lesionkit.depth_losses import Depth, Scalar, Valid
+from lesionkit.depth_losses import gradient_matching as gradient_matching
+from lesionkit.depth_losses import scale_invariant_log as scale_invariant_log
 
 Logits = Float[Tensor, "b 1 h w"]
 Mask = Float[Tensor, "b 1 h w"]
@@ -195,11 +176,13 @@ LOSSES: dict[str, Callable] = {
 }
 
 
-def get(name: str) -> Callable:
-    """The segmentation loss called `name`; UnknownLoss names the allowed ones."""
-    if name not in LOSSES:
-        raise UnknownLoss(f"unknown loss {name!r}; choose one of: {', '.join(LOSSES)}")
-    return LOSSES[name]
+def get(loss: str | Callable) -> Callable:
+    """The segmentation loss of this name; a callable is one already. UnknownLoss names the allowed ones."""
+    if callable(loss):
+        return loss
+    if loss not in LOSSES:
+        raise UnknownLoss(f"unknown loss {loss!r}; choose one of: {', '.join(LOSSES)}")
+    return LOSSES[loss]
 
 
 def label(loss: Callable) -> str:
@@ -246,26 +229,22 @@ class JointLoss(_Sum):
 
 
 def weighted(first: str | Callable, second: str | Callable, weight: float | int) -> WeightedLoss:
-    """The preset loss (paragraph 36): `(logits, mask) -> weight * first + (1 - weight) * second`.
+    """The preset loss [36]: `(logits, mask) -> weight * first + (1 - weight) * second`.
 
     `first` and `second` are names of `LOSSES` or callables; `weight` is in [0, 1]. The result prints as a
     plot label, "0.50·dice + 0.50·bce". Raises UnknownLoss for a name, ValueError for a weight.
     """
-    return WeightedLoss(_resolve(first), _resolve(second), _checked_weight(weight))
+    return WeightedLoss(get(first), get(second), _checked_weight(weight))
 
 
 def joint(segmentation_loss: str | Callable, depth_loss: Callable, weight: float | int) -> JointLoss:
-    """Reading B of METHOD.md: weight * segmentation loss + (1 - weight) * depth loss, trained jointly.
+    """Reading B of the method: weight * segmentation loss + (1 - weight) * depth loss, trained jointly.
 
     Returns a callable of `(logits, mask, depth_prediction, depth, valid)`. `segmentation_loss` is a name of
     `LOSSES` or a callable, `depth_loss` a callable of the last three; `weight`, in [0, 1], is that of the
     segmentation. Raises as `weighted` does.
     """
-    return JointLoss(_resolve(segmentation_loss), depth_loss, _checked_weight(weight))
-
-
-def _resolve(loss: str | Callable) -> Callable:
-    return get(loss) if isinstance(loss, str) else loss
+    return JointLoss(get(segmentation_loss), depth_loss, _checked_weight(weight))
 
 
 def _checked_weight(weight: float | int) -> float:

@@ -1,4 +1,5 @@
-"""Steps [30–33] for the two networks: what each learns from, what its loss compares, and how it is evaluated.
+"""Steps [30–33] of docs/method.md for the two networks: what each learns from, what its loss compares, how it is
+evaluated.
 
 Letters: n samples, b a batch of them. The loop that does it is `fitting.fit`; it can be had from here too, with its
 configuration, so that a notebook needs one import.
@@ -13,26 +14,14 @@ from torch import Tensor, nn
 from lesionkit import losses
 from lesionkit.augment import Augment, AugmentConfig
 from lesionkit.depth import DepthMaps, DepthNet
-from lesionkit.fitting import Batch, History, Objective, TrainConfig, TrainingError, ablation_config, fit
+from lesionkit.fitting import Batch, Objective
+from lesionkit.fitting import History as History
+from lesionkit.fitting import TrainConfig as TrainConfig
+from lesionkit.fitting import TrainingError as TrainingError
+from lesionkit.fitting import ablation_config as ablation_config
+from lesionkit.fitting import fit as fit
 from lesionkit.frames import Frames
 from lesionkit.segmentation import DepthGuidedSegmenter, draw_donors
-
-__all__ = [
-    "DEPTH_AUGMENT",
-    "History",
-    "TrainConfig",
-    "TrainingError",
-    "ablation_config",
-    "augmented",
-    "depth_objective",
-    "estimate_depth",
-    "fit",
-    "joint_objective",
-    "segment",
-    "segmentation_objective",
-    "train_depth",
-    "train_segmenter",
-]
 
 # --- objectives
 
@@ -50,7 +39,7 @@ def depth_objective(model: DepthNet, batch: Batch) -> Tensor:
 
 
 def segmentation_objective(loss: Callable[[Tensor, Tensor], Tensor]) -> Objective:
-    """Reading A of METHOD.md: a loss on the segmentation alone; the depth map is an input."""
+    """Reading A of the method: a loss on the segmentation alone; the depth map is an input."""
 
     def objective(model: DepthGuidedSegmenter, batch: Batch) -> Tensor:
         return loss(model(batch["image"], batch["depth"]).logits, batch["mask"])
@@ -80,7 +69,7 @@ def _filled(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
 
 
 def joint_objective(loss: losses.JointLoss) -> Objective:
-    """Reading B of METHOD.md: the depth network (`model["depth"]`) and the segmenter (`model["segmenter"]`) learn
+    """Reading B of the method: the depth network (`model["depth"]`) and the segmenter (`model["segmenter"]`) learn
     together, the first through both losses. Needs exact depth, so rendered scenes."""
 
     def objective(model: nn.ModuleDict, batch: Batch) -> Tensor:
@@ -167,7 +156,5 @@ def segment(
     these images, chosen by `seed`; raises GuidanceError for a single one."""
     model = model.to(device).eval()
     donors = draw_donors(depth, seed) if model.guidance == "shuffled" else depth
-    parts = []
-    for x, d, other in zip(image.split(batch_size), depth.split(batch_size), donors.split(batch_size), strict=True):
-        parts.append(model(x.to(device), d.to(device), other.to(device)).probability.cpu())
-    return torch.cat(parts)
+    batches = zip(*(maps.split(batch_size) for maps in (image, depth, donors)), strict=True)
+    return torch.cat([model(*(part.to(device) for part in batch)).probability.cpu() for batch in batches])

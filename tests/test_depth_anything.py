@@ -17,14 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from lesionkit import depth_anything, training
 from lesionkit.depth import TYPICAL_MM, DepthError, DepthNet
-from lesionkit.depth_anything import (
-    SMALL,
-    SPAN,
-    DepthAnything,
-    DepthAnythingError,
-    model_size,
-    to_relative_depth,
-)
+from lesionkit.depth_anything import SMALL, SPAN, DepthAnything, DepthAnythingError, model_size, to_relative_depth
 
 
 @pytest.fixture

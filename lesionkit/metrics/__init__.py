@@ -1,15 +1,7 @@
 """Metrics of masks, lesions and depth, their tables by the kit rule, intervals, and the three claims of the method."""
 
-from lesionkit.depth import luminance_depth
-from lesionkit.metrics.depth import (
-    affine_rmse,
-    constant_depth,
-    depth_edge_f1,
-    depth_metrics,
-    median_scale,
-    radial_depth,
-    spearman,
-)
+from lesionkit.depth import constant_depth, luminance_depth, radial_depth
+from lesionkit.metrics.depth import affine_rmse, depth_edge_f1, depth_metrics, median_scale, spearman
 from lesionkit.metrics.masks import (
     LesionMatches,
     as_mask,

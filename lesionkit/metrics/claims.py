@@ -9,17 +9,18 @@ flat curve they lie far apart by accident.)
 Letters: n frames of h × w pixels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from lesionkit.metrics import tables as metrics
+from lesionkit.metrics.masks import boundary_f1, lesion_matches
+from lesionkit.metrics.tables import SIZE_BINS, THRESHOLDS, evaluate_lesions
 
 # more small lesions, better edges, fewer false positives: in the last one less is better
 CLAIMS = ("a small lesions found", "b boundary F1", "c false regions")
-SMALL = metrics.SIZE_BINS[1].high  # of the image: the two smaller bins
+SMALL = SIZE_BINS[1].high  # of the image: the two smaller bins
 MIDDLE = 0.5  # the threshold where a pixel is as likely lesion as not
 
 
@@ -31,7 +32,7 @@ def operating_points(
 
     validation: probabilities of each arm on the validation part, whose masks are `truth`.
     """
-    counts = {arm: {t: _totals(p > t, truth) for t in metrics.THRESHOLDS} for arm, p in validation.items()}
+    counts = {arm: {t: _totals(p > t, truth) for t in THRESHOLDS} for arm, p in validation.items()}
     wanted = counts[reference][MIDDLE]
 
     def closest(arm: str, what: str) -> float:
@@ -43,12 +44,8 @@ def operating_points(
 
 
 def _totals(masks: Tensor, truth: Tensor) -> dict[str, int]:
-    matches = _each(metrics.lesion_matches, masks, truth)
+    matches = [*map(lesion_matches, masks, truth)]
     return {"false": sum(m.false_components for m in matches), "found": sum(sum(m.detected) for m in matches)}
-
-
-def _each(metric: Callable, masks: Tensor, truth: Tensor) -> list:
-    return [metric(mask, one) for mask, one in zip(masks, truth, strict=True)]
 
 
 def values(
@@ -58,9 +55,9 @@ def values(
 
     points: the arm's column of `operating_points`.
     """
-    lesions = metrics.evaluate_lesions(probability > points["same false"], truth, names)
+    lesions = evaluate_lesions(probability > points["same false"], truth, names)
     small = lesions[lesions["area_fraction"] < SMALL].groupby("name")["detected"].mean().reindex(names).astype(float)
-    edges = _each(metrics.boundary_f1, probability > points["edges"], truth)
-    matches = _each(metrics.lesion_matches, probability > points["same found"], truth)
-    false = [float(m.false_components) for m in matches]
+    edges = [*map(boundary_f1, probability > points["edges"], truth)]
+    matches = map(lesion_matches, probability > points["same found"], truth)
+    false = [float(one.false_components) for one in matches]
     return pd.DataFrame(dict(zip(CLAIMS, (small.to_numpy(), edges, false), strict=True)), pd.Index(names, name="name"))

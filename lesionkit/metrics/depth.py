@@ -1,42 +1,21 @@
-"""How good a depth map is, and the trivial depth maps that a network has to beat.
+"""How good a depth map is, over the pixels whose true depth is known.
 
-Legend
-    d, d*     predicted and true depth of a pixel, positive; near is small
-    valid     where the true depth is known
-
-The metrics take one image: `prediction`, `depth` and `valid` of one size, each an H×W array or a tensor of
-H×W, 1×H×W or 1×1×H×W. The baselines take `image` B×3×H×W in [0, 1] and give B×1×H×W, positive and without a
-unit: compare them after median or affine alignment, like every prediction from one image.
+Letters: d and d* the predicted and the true depth of a pixel, positive; near is small. Every function takes one image:
+`prediction`, `depth` and `valid` (where d* is known) of one size, each an H×W array or a tensor of H×W, 1×H×W or
+1×1×H×W. What no single image can tell, its scale, is taken out first or does not matter; the trivial estimates of
+`lesionkit.depth` say what a value is worth.
 """
 
-import math
-
 import numpy as np
-import torch
-from jaxtyping import Float
 from scipy.ndimage import binary_erosion
 from scipy.stats import rankdata
-from torch import Tensor
 
-from lesionkit.metrics.masks import NAN, edge_f1
-
-MapLike = np.ndarray | Tensor
-
-
-def _as_map(values: MapLike) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().double().numpy()
-    array = np.asarray(values, dtype=float)
-    while array.ndim > 2 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim != 2:
-        raise ValueError(f"one H×W map expected, not an array of shape {array.shape}")
-    return array
+from lesionkit.metrics.masks import NAN, MapLike, as_map, edge_f1
 
 
 def _as_maps(prediction: MapLike, depth: MapLike, valid: MapLike) -> tuple[np.ndarray, ...]:
     """The three as H×W arrays, `valid` as bool. ValueError when they do not fit, or hold no usable depth."""
-    d, d_true, known = _as_map(prediction), _as_map(depth), _as_map(valid) > 0.5
+    d, d_true, known = as_map(prediction).astype(float), as_map(depth).astype(float), as_map(valid) > 0.5
     if not d.shape == d_true.shape == known.shape:
         shapes = f"prediction {d.shape}, depth {d_true.shape}, valid {known.shape}"
         raise ValueError(f"all three maps must have one size, not {shapes}")
@@ -51,9 +30,6 @@ def _as_maps(prediction: MapLike, depth: MapLike, valid: MapLike) -> tuple[np.nd
 def _valid_pixels(prediction: MapLike, depth: MapLike, valid: MapLike) -> tuple[np.ndarray, np.ndarray]:
     d, d_true, known = _as_maps(prediction, depth, valid)
     return d[known], d_true[known]
-
-
-# --- metrics -----------------------------------------------------------------------------------------
 
 
 def median_scale(prediction: MapLike, depth: MapLike, valid: MapLike) -> float:
@@ -125,7 +101,7 @@ def depth_edge_f1(
     The edges of a map are the `share` of its valid pixels where log d changes most, so neither scale nor
     smoothness decides how many there are; two edges match within `tolerance_px`. Pixels beside an invalid
     one do not count. 0 when the prediction is constant, NaN when the truth is. Not from a paper: compare it
-    with the baselines below, never with 1.
+    with that of a trivial estimate, never with 1.
     """
     d, d_true, known = _as_maps(prediction, depth, valid)
     inner = binary_erosion(known, border_value=1)
@@ -141,23 +117,3 @@ def _steepest(depth: np.ndarray, known: np.ndarray, inner: np.ndarray, share: fl
     # Rounding makes a constant map a little steep; it still has no edge.
     limit = max(np.quantile(steepness[inner], 1 - share), 1e-9)
     return inner & (steepness > limit)
-
-
-# --- baselines ---------------------------------------------------------------------------------------
-
-Image = Float[Tensor, "b 3 h w"]
-DepthMap = Float[Tensor, "b 1 h w"]
-
-
-def radial_depth(image: Image) -> DepthMap:
-    """A tube seen along its axis: 2 in the image centre (far), falling linearly to 1 in the corners."""
-    b, _, h, w = image.shape
-    y = torch.linspace(-h, h, h, device=image.device, dtype=image.dtype)
-    x = torch.linspace(-w, w, w, device=image.device, dtype=image.dtype)
-    radius = torch.hypot(y[:, None], x[None, :]) / math.hypot(h, w)  # h w, in [0, 1]
-    return (2 - radius).expand(b, 1, h, w).clone()
-
-
-def constant_depth(image: Image) -> DepthMap:
-    """1 everywhere: what knowing nothing scores."""
-    return torch.ones_like(image[:, :1])

@@ -16,25 +16,29 @@ from scipy.ndimage import binary_erosion, distance_transform_edt, label
 from torch import Tensor
 
 NAN = float("nan")
-MaskLike = np.ndarray | Tensor
+MapLike = np.ndarray | Tensor
 
 
-def as_mask(mask: MaskLike) -> np.ndarray:
-    """One mask as H×W bool. ValueError for another shape, or for values other than {0, 1} or {0, 255}."""
-    array = mask.detach().cpu().float().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+def as_map(values: MapLike) -> np.ndarray:
+    """A tensor or an array of H×W, 1×H×W or 1×1×H×W as an H×W array. ValueError for another shape."""
+    array = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values)
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or array.size == 0:
-        raise ValueError(f"one H×W mask expected, not an array of shape {array.shape}")
-    if array.dtype == bool:
-        return array
+        raise ValueError(f"one H×W map expected, not an array of shape {array.shape}")
+    return array
+
+
+def as_mask(mask: MapLike) -> np.ndarray:
+    """One mask as H×W bool. ValueError for another shape, or for values other than {0, 1} or {0, 255}."""
+    array = as_map(mask)
     top = array.max()
     if top not in (0, 1, 255) or not ((array == 0) | (array == top)).all():
         raise ValueError("a mask holds 0 and 1 (or 255) only; threshold probabilities first")
     return array > 0
 
 
-def _pair(prediction: MaskLike, truth: MaskLike) -> tuple[np.ndarray, np.ndarray]:
+def _pair(prediction: MapLike, truth: MapLike) -> tuple[np.ndarray, np.ndarray]:
     p, t = as_mask(prediction), as_mask(truth)
     if p.shape != t.shape:
         raise ValueError(f"prediction {p.shape} and truth {t.shape} must have one size")
@@ -48,25 +52,25 @@ def _ratio(part: np.integer, whole: np.integer) -> float:
 # --- pixels ------------------------------------------------------------------------------------------
 
 
-def dice(prediction: MaskLike, truth: MaskLike) -> float:
+def dice(prediction: MapLike, truth: MapLike) -> float:
     """2·|P ∩ T| / (|P| + |T|), in [0, 1]; NaN when the truth is empty (kit rule)."""
     p, t = _pair(prediction, truth)
     return _ratio(2 * (p & t).sum(), p.sum() + t.sum()) if t.any() else NAN
 
 
-def iou(prediction: MaskLike, truth: MaskLike) -> float:
+def iou(prediction: MapLike, truth: MapLike) -> float:
     """|P ∩ T| / |P ∪ T|, in [0, 1]; NaN when the truth is empty (kit rule)."""
     p, t = _pair(prediction, truth)
     return _ratio((p & t).sum(), (p | t).sum()) if t.any() else NAN
 
 
-def sensitivity(prediction: MaskLike, truth: MaskLike) -> float:
+def sensitivity(prediction: MapLike, truth: MapLike) -> float:
     """|P ∩ T| / |T|: the share of the lesion that was marked; NaN when the truth is empty."""
     p, t = _pair(prediction, truth)
     return _ratio((p & t).sum(), t.sum())
 
 
-def specificity(prediction: MaskLike, truth: MaskLike) -> float:
+def specificity(prediction: MapLike, truth: MapLike) -> float:
     """The share of the background that was left unmarked; NaN when there is no background.
 
     Near 1 for every model, because the background is large: `false_alarm` says more.
@@ -75,7 +79,7 @@ def specificity(prediction: MaskLike, truth: MaskLike) -> float:
     return _ratio((~p & ~t).sum(), (~t).sum())
 
 
-def precision(prediction: MaskLike, truth: MaskLike) -> float:
+def precision(prediction: MapLike, truth: MapLike) -> float:
     """|P ∩ T| / |P|: the share of what was marked that is lesion; NaN when nothing was marked."""
     p, t = _pair(prediction, truth)
     return _ratio((p & t).sum(), p.sum())
@@ -100,7 +104,7 @@ def edge_f1(prediction: np.ndarray, truth: np.ndarray, tolerance_px: float | int
     return float(2 * found * covered / (found + covered)) if found + covered else 0.0
 
 
-def boundary_f1(prediction: MaskLike, truth: MaskLike, tolerance_px: float | int | None = None) -> float:
+def boundary_f1(prediction: MapLike, truth: MapLike, tolerance_px: float | int | None = None) -> float:
     """F1 of the two outlines within a tolerance, in [0, 1], Csurka et al. 2013 ("BF score").
 
     The tolerance is in pixels; by default 0.75 % of the image diagonal, as in that paper. NaN when the
@@ -112,7 +116,7 @@ def boundary_f1(prediction: MaskLike, truth: MaskLike, tolerance_px: float | int
     return edge_f1(boundary_pixels(p), boundary_pixels(t), tolerance_px)
 
 
-def hausdorff95(prediction: MaskLike, truth: MaskLike) -> float:
+def hausdorff95(prediction: MapLike, truth: MapLike) -> float:
     """95th percentile of the distances from outline to outline, the larger of both directions, in pixels.
 
     NaN when either mask is empty: a missed lesion has no distance, so read the mean beside its count.
@@ -143,7 +147,7 @@ class LesionMatches:
     false_components: int  # predicted components that touch no true lesion
 
 
-def lesion_matches(prediction: MaskLike, truth: MaskLike, min_iou: float = 0.1) -> LesionMatches:
+def lesion_matches(prediction: MapLike, truth: MapLike, min_iou: float = 0.1) -> LesionMatches:
     """Lesion by lesion instead of pixel by pixel; lesions are 8-connected components of at least `SPECK`.
 
     A lesion is detected when one predicted component has at least the IoU `min_iou` with it. The default,
@@ -172,7 +176,7 @@ def lesion_matches(prediction: MaskLike, truth: MaskLike, min_iou: float = 0.1) 
 # --- false alarms ------------------------------------------------------------------------------------
 
 
-def false_alarm(prediction: MaskLike, min_area_fraction: float = 0.001) -> bool:
+def false_alarm(prediction: MapLike, min_area_fraction: float = 0.001) -> bool:
     """Whether more than `min_area_fraction` of the pixels are marked; for images that show no lesion.
 
     Its mean over the lesion-free images is the false-alarm rate. One pixel in a thousand is let pass: a speck

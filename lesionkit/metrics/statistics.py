@@ -5,7 +5,7 @@ the intervals are too narrow: pass the videos as `groups`, and whole groups are 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -38,11 +38,7 @@ def bootstrap_mean(a: Values, n: int = 10_000, seed: int = 0, groups: Values | N
     groups: a label per value; then whole groups are drawn (the cluster bootstrap: Field and Welsh 2007). Raises
     ValueError when the lengths differ.
     """
-    values = np.asarray(a, dtype=float)
-    known = ~np.isnan(values)
-    kept = values[known]
-    means = _resampled_means(*_units(values, known, groups), n, seed)
-    return Interval(*_summary(kept, means), n=kept.size, dropped=values.size - kept.size)
+    return _bootstrap(np.asarray(a, dtype=float), n, seed, groups)[0]
 
 
 def paired_bootstrap(a: Values, b: Values, n: int = 10_000, seed: int = 0, groups: Values | None = None) -> Interval:
@@ -56,13 +52,20 @@ def paired_bootstrap(a: Values, b: Values, n: int = 10_000, seed: int = 0, group
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if first.shape != second.shape:
         raise ValueError(f"a pair needs both values, but there are {first.size} and {second.size}")
-    difference = first - second
-    known = ~np.isnan(difference)
-    kept = difference[known]
-    means = _resampled_means(*_units(difference, known, groups), n, seed)
+    interval, means = _bootstrap(first - second, n, seed, groups)
     tail = min((means <= 0).sum(), (means >= 0).sum())
-    p_value = min(1.0, 2 * float(tail + 1) / (n + 1)) if kept.size else float("nan")
-    return Interval(*_summary(kept, means), n=kept.size, dropped=difference.size - kept.size, p_value=p_value)
+    return replace(interval, p_value=min(1.0, 2 * float(tail + 1) / (n + 1)) if interval.n else float("nan"))
+
+
+def _bootstrap(values: np.ndarray, n: int, seed: int, groups: Values | None) -> tuple[Interval, np.ndarray]:
+    """The interval, and the resampled means that it spans."""
+    known = ~np.isnan(values)
+    kept, dropped = values[known], int((~known).sum())
+    if not kept.size:
+        return Interval(*[float("nan")] * 3, n=0, dropped=dropped), np.empty(0)
+    means = _resampled_means(*_units(values, known, groups), n, seed)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(float(kept.mean()), float(low), float(high), kept.size, dropped), means
 
 
 def _units(values: np.ndarray, known: np.ndarray, groups: Values | None) -> tuple[np.ndarray, np.ndarray]:
@@ -79,15 +82,6 @@ def _units(values: np.ndarray, known: np.ndarray, groups: Values | None) -> tupl
 def _resampled_means(sums: np.ndarray, counts: np.ndarray, n: int, seed: int) -> np.ndarray:
     """Means of `n` samples of as many units as there are, drawn with replacement."""
     generator = np.random.default_rng(seed)
-    if sums.size == 0:
-        return np.empty(0)
     # One sample at a time: a whole n × size matrix of a large test part would need gigabytes.
     samples = (generator.integers(sums.size, size=sums.size) for _ in range(n))
     return np.array([sums[drawn].sum() / counts[drawn].sum() for drawn in samples])
-
-
-def _summary(values: np.ndarray, means: np.ndarray) -> tuple[float, float, float]:
-    if values.size == 0:
-        return (float("nan"),) * 3
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)

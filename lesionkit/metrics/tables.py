@@ -1,9 +1,7 @@
 """Tables of metrics: one row per image, one per lesion, their means by the kit rule, and by lesion size.
 
-The single numbers come from `mask_metrics`, `depth_metrics` and `intervals` and can be had from here too,
-so that a notebook needs one import. The kit rule: overlap and boundary metrics are averaged over the images
-that show a lesion; images without one give the false-alarm rate. Every mean comes with the number of values
-that entered it.
+The kit rule: overlap and boundary metrics are averaged over the images that show a lesion; images without one give the
+false-alarm rate. Every mean comes with the number of values that entered it.
 """
 
 from collections.abc import Iterable
@@ -14,7 +12,7 @@ import pandas as pd
 
 from lesionkit.metrics.masks import (
     NAN,
-    MaskLike,
+    MapLike,
     as_mask,
     boundary_f1,
     dice,
@@ -41,17 +39,23 @@ SIZE_BINS = (
     SizeBin("5–15 %", 0.05, 0.15),
     SizeBin("over 15 %", 0.15, np.inf),
 )
-
-
-# --- tables ------------------------------------------------------------------------------------------
+AVERAGED = {
+    "dice": dice,
+    "iou": iou,
+    "sensitivity": sensitivity,
+    "precision": precision,
+    "boundary_f1": boundary_f1,
+    "hd95": hausdorff95,
+}
+COUNTED = ("lesions", "lesions_found", "false_components", "lesion_free", "false_alarm", "truth_fraction")
 
 
 def evaluate_masks(
-    predictions: Iterable[MaskLike], truths: Iterable[MaskLike], names: Iterable[str] | None = None
+    predictions: Iterable[MapLike], truths: Iterable[MapLike], names: Iterable[str] | None = None
 ) -> pd.DataFrame:
     """One row per image, indexed by its name (0, 1, … without names).
 
-    `predictions` and `truths` are sequences of single masks as `mask_metrics` takes them, or whole B×1×H×W
+    `predictions` and `truths` are sequences of single masks as `masks` takes them, or whole B×1×H×W
     tensors; images may differ in size. Columns: dice, iou, sensitivity, precision, boundary_f1 in [0, 1];
     hd95 in pixels; lesions, lesions_found, false_components, counts; lesion_free, bool; false_alarm, 1 or 0
     on lesion-free images and NaN on the others; truth_fraction, lesion area / image area. Undefined values
@@ -59,26 +63,16 @@ def evaluate_masks(
     """
     named = _named_pairs(predictions, truths, names)
     rows = [_image_row(prediction, truth) for _, prediction, truth in named]
-    return pd.DataFrame(rows, index=pd.Index([name for name, _, _ in named], name="name"), columns=_COLUMNS)
+    index = pd.Index([name for name, _, _ in named], name="name")
+    return pd.DataFrame(rows, index=index, columns=[*AVERAGED, *COUNTED])
 
 
-_COLUMNS = [
-    *("dice", "iou", "sensitivity", "precision", "boundary_f1", "hd95"),
-    *("lesions", "lesions_found", "false_components", "lesion_free", "false_alarm", "truth_fraction"),
-]
-
-
-def _image_row(prediction: MaskLike, truth: MaskLike) -> dict[str, float]:
+def _image_row(prediction: MapLike, truth: MapLike) -> dict[str, float]:
     p, t = as_mask(prediction), as_mask(truth)
     matches = lesion_matches(p, t)
     lesion_free = not t.any()
     return {
-        "dice": dice(p, t),
-        "iou": iou(p, t),
-        "sensitivity": sensitivity(p, t),
-        "precision": precision(p, t),
-        "boundary_f1": boundary_f1(p, t),
-        "hd95": hausdorff95(p, t),
+        **{name: metric(p, t) for name, metric in AVERAGED.items()},
         "lesions": len(matches.detected),
         "lesions_found": sum(matches.detected),
         "false_components": matches.false_components,
@@ -89,7 +83,7 @@ def _image_row(prediction: MaskLike, truth: MaskLike) -> dict[str, float]:
 
 
 def evaluate_lesions(
-    predictions: Iterable[MaskLike], truths: Iterable[MaskLike], names: Iterable[str] | None = None
+    predictions: Iterable[MapLike], truths: Iterable[MapLike], names: Iterable[str] | None = None
 ) -> pd.DataFrame:
     """One row per true lesion: name of its image, area_fraction, best_iou, detected (see `lesion_matches`).
 
@@ -111,7 +105,7 @@ def _named_pairs(predictions: Iterable, truths: Iterable, names: Iterable | None
     return list(zip(names, predictions, truths, strict=True))
 
 
-# --- means -------------------------------------------------------------------------------------------
+# --- means
 
 
 def summarise(frame: pd.DataFrame) -> dict[str, float | int | None]:
@@ -124,7 +118,7 @@ def summarise(frame: pd.DataFrame) -> dict[str, float | int | None]:
     """
     with_lesion = frame[~frame["lesion_free"].astype(bool)]
     summary: dict[str, float | int | None] = {"images": len(frame), "images_with_lesion": len(with_lesion)}
-    for column in _COLUMNS[:6]:
+    for column in AVERAGED:
         summary[column], summary[f"n_{column}"] = _mean_and_count(with_lesion[column])
     lesions = int(frame["lesions"].sum())
     summary["lesion_sensitivity"] = float(frame["lesions_found"].sum() / lesions) if lesions else None
@@ -169,14 +163,14 @@ def _inside(fractions: pd.Series, bin_: SizeBin) -> pd.Series:
     return (fractions >= bin_.low) & (fractions < bin_.high)
 
 
-# --- threshold ---------------------------------------------------------------------------------------
+# --- threshold
 
 THRESHOLDS = tuple(np.round(np.arange(0.05, 1.0, 0.05), 2).tolist())
 
 
 def best_threshold(
-    probabilities: Iterable[MaskLike],
-    truths: Iterable[MaskLike],
+    probabilities: Iterable[MapLike],
+    truths: Iterable[MapLike],
     thresholds: Iterable[float] = THRESHOLDS,
     alarm_limit: float = 1.0,
 ) -> float:
