@@ -3,8 +3,8 @@
     pip install monai && python benchmarks/forward.py
 
 Ours is all that runs between preprocessing and fusion: depth network, attention, encoder, decoder; as trained, and as
-`detect` runs it, with its batch normalisations folded into the convolutions. MONAI's are folded where `folded` finds
-them, in the blocks of its encoder. All take turns, image by image, so that whatever slows the machine down meets each;
+`detect` runs it, with its batch normalisations folded into the convolutions. MONAI's are folded where `fused` finds
+them, in its encoder. All take turns, image by image, so that whatever slows the machine down meets each;
 weights do not matter here, and MONAI's are random. Beside it: how many images a second ours takes, and how much of the
 time is preprocessing where that is done on the device as well (`detect.py` has the rest: files, overlay).
 """
@@ -76,12 +76,11 @@ def main(sizes: str, batches: str, repeats: int, weights: str, device: str) -> N
             spreads = {f"{name}_ms": report.spread(found) for name, found in times.items()}
             speed = rates(times, batch)
             results[f"{size_px} px, batch {batch}"] = spreads | ratios | speed
-            medians = [f"{spreads[f'{name}_ms']['median']:.1f} ms" for name in nets]
-            rows.append((f"{size_px} px, {batch} at once", *medians, *(f"{ratio:.2f}" for ratio in ratios.values()),
-                         f"{speed['per_second']:.0f}", f"{speed['not_network']:.0%}"))  # fmt: skip
-    names = ("lesionkit", "FlexibleUNet", "both folded:", "", "with preprocessing", "times as fast", "both folded",
-             "in use", "images a second", "not network")  # fmt: skip
-    report.table([("forward", *names), *rows])
+            row = {name: f"{spreads[f'{name}_ms']['median']:.1f} ms" for name in nets}
+            row |= {name: f"{ratio:.2f}" for name, ratio in ratios.items()}
+            row |= {"images a second": f"{speed['per_second']:.0f}", "not network": f"{speed['not_network']:.0%}"}
+            rows.append((f"{size_px} px, {batch} at once", *row.values()))
+    report.table([("forward", *(name.replace("_", " ") for name in row)), *rows])
     parts = {"depth": detector.depth_net, "segmentation": detector.segmenter, "MONAI": theirs}
     sizes_m = {name: sum(p.numel() for p in net.parameters()) / 1e6 for name, net in parts.items()}
     click.echo("million parameters: " + ", ".join(f"{name} {size:.1f}" for name, size in sizes_m.items()))

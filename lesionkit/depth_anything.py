@@ -28,17 +28,16 @@ FLAT = 1e-3  # of the largest disparity: a smaller spread is noise, which must n
 
 
 class DepthAnythingError(RuntimeError):
-    """Depth Anything cannot be used: other weights than Small were asked for, the extra `[depth]` is not installed, or
-    the weights are missing or damaged; one sentence: what, where, what to do."""
+    """Other weights than Small, no transformers, or weights that are missing or damaged; one sentence."""
 
 
 class DepthAnything(DepthNet):
     """image b×3×h×w in [0, 1] → DepthMaps: `first` is the model's relative depth (positive, near is small, the median
     of each image is TYPICAL_MM), `second` is zero, `third` and `target` are `first`.
 
-    The weights are frozen: it is not trained here. Everything that asks for a DepthNet to *call* takes this one
-    (`training.estimate_depth`, `Detector`); a weight file saved with it cannot be loaded again, since the kit's files
-    hold the kit's own layers. Raises DepthError when h or w is no multiple of 32 or below 64.
+    Its weights are frozen. Whatever asks for a DepthNet to *call* takes this one (`training.estimate_depth`,
+    `Detector`); a weight file saved with it cannot be loaded again, since the kit's files hold the kit's own layers.
+    Raises DepthError when h or w is no multiple of 32 or below 64.
     """
 
     def __init__(self, network: nn.Module, input_px: int = INPUT_PX):
@@ -51,11 +50,8 @@ class DepthAnything(DepthNet):
 
     @classmethod
     def from_pretrained(cls, name: str = SMALL, input_px: int = INPUT_PX) -> "DepthAnything":
-        """The published weights (99 MB, 24.8 million parameters), from the user's Hugging Face cache or the network.
-
-        The cache is looked at first, so that nothing is asked of the network once the weights are there; HF_HOME,
-        HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean to Hugging Face. Raises DepthAnythingError.
-        """
+        """The published weights (99 MB, 24.8 million parameters), from the user's Hugging Face cache or, where they are
+        not in it, from the network; HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE are obeyed. Raises DepthAnythingError."""
         if name != SMALL:  # metric variants among them: they give depth, not disparity
             raise DepthAnythingError(
                 f"{name} is refused: use {SMALL}, the one model whose output the kit converts, which is Apache-2.0 "

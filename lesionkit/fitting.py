@@ -232,8 +232,8 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
 def _save_checkpoint(path: Path | None, state: dict, made_by: dict, history: list[float]) -> None:
     if path is None:
         return
-    content, buffer = {name: part.state_dict() for name, part in state.items()}, io.BytesIO()
-    torch.save({**content, "made_by": made_by, "history": history}, buffer)
+    content = {name: part.state_dict() for name, part in state.items()}
+    torch.save({**content, "made_by": made_by, "history": history}, buffer := io.BytesIO())
     write_bytes(path, buffer.getvalue())  # a kill while writing leaves the previous epoch's file
 
 

@@ -8,12 +8,11 @@ Legend
     TP        overlap, the sum of p·y over the pixels of one image (soft: p instead of a decision)
     FP, FN    the sum of p·(1 − y), and of (1 − p)·y
 
-Every segmentation loss takes `logits` B×1×H×W (any real numbers) and `mask` B×1×H×W ({0, 1}) and returns a
-scalar: one value per image, then the mean over the batch. The pixel losses (cross-entropy, focal) look at
-every pixel alone, the region losses (Dice, Tversky, IoU, Lovász) at an image as a whole, `boundary` at the
-distance to the outline. Half-precision input is computed in float32. ValueError when the shapes differ,
-because broadcasting would otherwise give a wrong number in silence. The losses of the depth network stand in
-`depth_losses` and can be had from here too.
+Every segmentation loss takes `logits` B×1×H×W (any real numbers) and `mask` B×1×H×W ({0, 1}) and returns a scalar: one
+value per image, then the mean over the batch. The pixel losses (cross-entropy, focal) look at every pixel alone, the
+region losses (Dice, Tversky, IoU, Lovász) at an image as a whole, `boundary` at the distance to the outline.
+Half-precision input is computed in float32. ValueError when the shapes differ, because broadcasting would otherwise
+give a wrong number in silence. The losses of the depth network stand in `depth_losses` and can be had from here too.
 """
 
 from collections.abc import Callable
@@ -144,9 +143,8 @@ def boundary(logits: Logits, mask: Mask) -> Scalar:
 def signed_distance(mask: Mask) -> Float[Tensor, "b 1 h w"]:
     """Distance of every pixel centre to the lesion's outline / image diagonal: < 0 inside, > 0 outside.
 
-    Without an outline there is no distance. A lesion-free image gets +1 everywhere, the largest distance an
-    image has: to mark anything is as wrong as can be. An image that is all lesion gets −1. Computed by scipy
-    on the CPU.
+    Without an outline there is no distance. A lesion-free image gets +1 everywhere, the largest distance an image has:
+    to mark anything is as wrong as can be. An image that is all lesion gets −1. Computed by scipy on the CPU.
     """
     distances = np.stack([_signed_distance_px(image) for image in (mask[:, 0] > 0.5).cpu().numpy()])
     diagonal_px = np.hypot(*mask.shape[-2:])
@@ -195,12 +193,19 @@ def label(loss: Callable) -> str:
 
 
 @dataclass(frozen=True, repr=False)
-class _Sum:
-    """What `weighted` and `joint` share: two losses, the weight of the first, and a readable name."""
+class WeightedLoss:
+    """weight·first + (1 − weight)·second on one segmentation; made by `weighted`."""
 
     first: Callable
     second: Callable
-    weight: float
+    weight: float | int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:  # written so that NaN fails too
+            raise ValueError(f"the weight of the first loss must be between 0 and 1, not {self.weight}")
+
+    def __call__(self, logits: Logits, mask: Mask) -> Scalar:
+        return self.weight * self.first(logits, mask) + (1 - self.weight) * self.second(logits, mask)
 
     @property
     def name(self) -> str:
@@ -209,23 +214,14 @@ class _Sum:
     def __repr__(self) -> str:
         return self.name
 
-    def mix(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.weight * first + (1 - self.weight) * second
 
-
-class WeightedLoss(_Sum):
-    """weight·first + (1 − weight)·second on one segmentation; made by `weighted`."""
-
-    def __call__(self, logits: Logits, mask: Mask) -> Scalar:
-        return self.mix(self.first(logits, mask), self.second(logits, mask))
-
-
-class JointLoss(_Sum):
+class JointLoss(WeightedLoss):
     """weight·segmentation + (1 − weight)·depth; made by `joint`."""
 
     # `depth_prediction` has no type here: it is handed on, and a deeply supervised loss takes several maps.
     def __call__(self, logits: Logits, mask: Mask, depth_prediction, depth: Depth, valid: Valid) -> Scalar:
-        return self.mix(self.first(logits, mask), self.second(depth_prediction, depth, valid))
+        of_depth = self.second(depth_prediction, depth, valid)
+        return self.weight * self.first(logits, mask) + (1 - self.weight) * of_depth
 
 
 def weighted(first: str | Callable, second: str | Callable, weight: float | int) -> WeightedLoss:
@@ -234,7 +230,7 @@ def weighted(first: str | Callable, second: str | Callable, weight: float | int)
     `first` and `second` are names of `LOSSES` or callables; `weight` is in [0, 1]. The result prints as a
     plot label, "0.50·dice + 0.50·bce". Raises UnknownLoss for a name, ValueError for a weight.
     """
-    return WeightedLoss(get(first), get(second), _checked_weight(weight))
+    return WeightedLoss(get(first), get(second), weight)
 
 
 def joint(segmentation_loss: str | Callable, depth_loss: Callable, weight: float | int) -> JointLoss:
@@ -244,13 +240,7 @@ def joint(segmentation_loss: str | Callable, depth_loss: Callable, weight: float
     `LOSSES` or a callable, `depth_loss` a callable of the last three; `weight`, in [0, 1], is that of the
     segmentation. Raises as `weighted` does.
     """
-    return JointLoss(get(segmentation_loss), depth_loss, _checked_weight(weight))
-
-
-def _checked_weight(weight: float | int) -> float:
-    if not 0 <= weight <= 1:  # written so that NaN fails too
-        raise ValueError(f"the weight of the first loss must be between 0 and 1, not {weight}")
-    return float(weight)
+    return JointLoss(get(segmentation_loss), depth_loss, weight)
 
 
 # --- helpers --------------------------------------------------------------------------------------

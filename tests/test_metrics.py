@@ -475,42 +475,6 @@ def test_unknown_alignment_is_refused():
         metrics.depth_metrics(DEPTH, DEPTH, ALL, align="mean")
 
 
-# --- baselines ---------------------------------------------------------------------------------------
-
-
-def test_luminance_depth_inverts_the_inverse_square_law():
-    # A grey wall at 20 to 60 mm under a light at the camera: linear brightness 1/d², stored as sRGB
-    depth = torch.linspace(20, 60, 64).expand(1, 1, 64, 64)
-    linear = (20 / depth) ** 2
-    srgb = torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    found = metrics.luminance_depth(srgb.expand(1, 3, 64, 64), blur=0.0)
-    torch.testing.assert_close(found, depth / 20, rtol=1e-4, atol=1e-4)
-    blurred = metrics.luminance_depth(srgb.expand(1, 3, 64, 64))
-    assert metrics.depth_metrics(blurred, depth, torch.ones_like(depth))["abs_rel"] < 0.01
-
-
-def test_luminance_depth_softens_a_highlight_and_survives_black():
-    image = torch.full((1, 3, 100, 100), 0.5)
-    image[..., 50, 50] = 1
-    sharp, soft = metrics.luminance_depth(image, blur=0.0), metrics.luminance_depth(image)
-    assert sharp[0, 0, 50, 50] < soft[0, 0, 50, 50] < soft[0, 0, 0, 0]
-    assert metrics.luminance_depth(torch.zeros(1, 3, 8, 8)).isfinite().all()
-
-
-def test_radial_depth_is_far_in_the_centre():
-    found = metrics.radial_depth(torch.zeros(2, 3, 5, 9))
-    assert found.shape == (2, 1, 5, 9)
-    assert found[0, 0, 2, 4] == 2
-    assert found[0, 0].min().item() == pytest.approx(1)
-    torch.testing.assert_close(found, found.flip(2, 3))
-    # a pixel half-way to the right border: 4.5 of √(5² + 9²)
-    assert found[0, 0, 2, 6].item() == pytest.approx(2 - 4.5 / math.hypot(5, 9))
-
-
-def test_constant_depth_knows_nothing():
-    assert (metrics.constant_depth(torch.rand(2, 3, 4, 5)) == torch.ones(2, 1, 4, 5)).all()
-
-
 # --- intervals ---------------------------------------------------------------------------------------
 
 

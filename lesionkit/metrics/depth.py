@@ -67,10 +67,9 @@ def depth_metrics(prediction: MapLike, depth: MapLike, valid: MapLike, align: st
 def affine_rmse(prediction: MapLike, depth: MapLike, valid: MapLike) -> float:
     """RMSE after the best scale and shift (least squares), with d* stretched to [0, 1] on valid pixels.
 
-    For predictions whose scale and offset are both unknown (Ranftl et al. 2020, MiDaS, there in disparity).
-    The scale may come out negative: a map with near and far exchanged scores well, so read `spearman`
-    beside it. A constant prediction scores the standard deviation of d*. NaN when the true depth is
-    constant.
+    For predictions whose scale and offset are both unknown (Ranftl et al. 2020, MiDaS, there in disparity). The scale
+    may come out negative: a map with near and far exchanged scores well, so read `spearman` beside it. A constant
+    prediction scores the standard deviation of d*. NaN when the true depth is constant.
     """
     d, d_true = _valid_pixels(prediction, depth, valid)
     if np.ptp(d_true) == 0:

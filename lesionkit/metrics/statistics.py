@@ -17,8 +17,7 @@ Values = Sequence | np.ndarray | pd.Series
 class Interval:
     """A mean, or a mean difference, with its 95 % interval; NaN throughout when no value was left.
 
-    `n` values (or pairs) entered, `dropped` were NaN. `p_value` is that of "no difference", None for one
-    sample.
+    `n` values (or pairs) entered, `dropped` were NaN. `p_value` is that of "no difference", None for one sample.
     """
 
     mean: float

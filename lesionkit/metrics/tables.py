@@ -136,10 +136,9 @@ def _mean_and_count(column: pd.Series) -> tuple[float | None, int]:
 def by_size(images: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
     """One row per bin of `SIZE_BINS`, from the tables of `evaluate_masks` and `evaluate_lesions`.
 
-    images, dice, sensitivity: number and means of the images whose whole lesion area falls into the bin.
-    lesions, lesions_found, lesion_sensitivity: counts and share of the single lesions that do. An image
-    with two lesions can therefore stand in another row than they do. NaN in a bin without images or
-    lesions.
+    images, dice, sensitivity: number and means of the images whose whole lesion area falls into the bin. lesions,
+    lesions_found, lesion_sensitivity: counts and share of the single lesions that do. An image with two lesions can
+    therefore stand in another row than they do. NaN in a bin without images or lesions.
     """
     shown = images[~images["lesion_free"].astype(bool)]
     rows = []
