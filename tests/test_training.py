@@ -18,7 +18,7 @@ SIZE = 32
 
 
 def test_reading_b_teaches_both_networks_at_once():
-    """Reading B of METHOD.md on two frames: the joint loss falls, and both networks have moved."""
+    """Reading B of the method on two frames: the joint loss falls, and both networks have moved."""
     frames = rendered_frames("train", 2, 64, 0, SceneConfig.basic())
     data = {"image": frames.image, "mask": frames.mask, "depth": frames.depth, "view": frames.view}
     torch.manual_seed(0)
