@@ -5,6 +5,7 @@ These are the promises that break silently: a pin that no longer fits, a second 
 
 import ast
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -30,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ["pip install -r requirements.txt && lesionkit run", "pip install -r requirements.txt && pytest"]
 FIRST_SCREEN = 60  # lines of the README
 PYTHON = "3.11"
+NUMBER = re.compile(r"\d+")
 
 
 def read(name: str) -> str:
@@ -234,6 +236,51 @@ def test_scenes_and_data_sets_know_no_network(graph, package):
 
 def test_nothing_imports_the_command_line(graph):
     assert [name for name, needs in graph.items() if "cli" in needs] == []
+
+
+# --- pages -----------------------------------------------------------------------------------------------
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("lesionkit/**/*.md"), *ROOT.glob("recipes/**/*.md")]
+STEP = re.compile(r'<a id="(step-\d+)">')
+
+
+def anchors(text: str) -> set[str]:
+    """What may stand behind # in a link to a page: its own anchors, and its headings as the web hosts call them."""
+    headings = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    return {*STEP.findall(text), *(re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings)}
+
+
+def prose() -> Iterable[tuple[Path, str]]:
+    """Every page and every notebook's text."""
+    yield from ((path, path.read_text(encoding="utf-8")) for path in PAGES)
+    for path in ROOT.glob("notebooks/*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        yield path, "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def test_links_between_pages_lead_somewhere():
+    broken = []
+    for path, text in prose():
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            place, _, anchor = link.partition("#")
+            target = (path.parent / place).resolve() if place else path
+            if "://" in link or link.startswith("mailto:"):
+                continue
+            if not target.exists() or (
+                anchor and target.suffix == ".md" and anchor not in anchors(target.read_text(encoding="utf-8"))
+            ):
+                broken.append(f"{path.relative_to(ROOT)}: {link}")
+    assert broken == []
+
+
+def test_every_step_that_a_docstring_names_stands_in_the_method():
+    known = set(STEP.findall(read("docs/method.md")))
+    named = re.compile(r"[Ss]teps? (\[\d[^\]]*\])")
+    steps = {
+        n for path in PACKAGE.rglob("*.py") for found in named.findall(path.read_text()) for n in NUMBER.findall(found)
+    }
+    assert len(steps) > 10
+    assert {f"step-{n}" for n in steps} <= known
 
 
 # --- the wheel -------------------------------------------------------------------------------------------
