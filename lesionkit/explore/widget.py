@@ -35,6 +35,7 @@ class ImageStack(anywidget.AnyWidget):
 
     _esm = HERE / "explorer.js"
     _css = HERE / "explorer.css"
+    _html = traitlets.Unicode((HERE / "explorer.html").read_text("utf-8")).tag(sync=True)
     under = traitlets.Unicode("image").tag(sync=True)
     over = traitlets.Unicode("probability").tag(sync=True)
     opacity = traitlets.Float(0.0).tag(sync=True)
