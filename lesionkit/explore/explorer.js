@@ -34,8 +34,8 @@ class Stack {
   constructor(model, el) {
     Object.assign(this, { model, closing: new AbortController(), tables: {}, cells: {}, usual: {}, updates: 0, draws: 0 });
     Object.assign(this, { frame: null, now: {}, before: {}, last: {} }); // what the kernel sent
-    Object.assign(this, { waiting: new Set(), count: 0, asked: 0, strokes: [], painting: null }); // what it was asked
-    Object.assign(this, { zoom: model.get("zoom"), tool: "point", holding: false, pointer: null, cursor: null, trail: null });
+    Object.assign(this, { count: 0, asked: 0, patience: null, strokes: [], painting: null }); // what it was asked
+    Object.assign(this, { zoom: model.get("zoom"), tool: "point", holding: false, pointer: null, byKeys: false, trail: null });
     this.root = make("div", { class: "lk-stack" });
     this.root.innerHTML = model.get("_html");
     for (const node of this.root.querySelectorAll("[data-part]")) this[node.dataset.part] = node;
@@ -44,11 +44,11 @@ class Stack {
     this.ask({ kind: "ready" });
   }
 
-  close() {
+  close = () => {
     this.closing.abort();
     this.model.off();
     clearTimeout(this.patience);
-  }
+  };
 
   // --- what happens on the page -----------------------------------------------------------------------
 
@@ -59,12 +59,13 @@ class Stack {
   listen() {
     const { model, root, file } = this;
     model.on("msg:custom", (message, buffers) => this.receive(message, buffers));
-    model.on("comm_live_update", () => this.silent());
+    model.on("comm_live_update", this.silent);
     model.on("change:zoom", () => (this.zoom = model.get("zoom")));
-    for (const name of [...VIEW, "zoom", "threshold", "brush_px"]) model.on(`change:${name}`, () => this.draw());
+    for (const name of [...VIEW, "zoom", "threshold", "brush_px"]) model.on(`change:${name}`, this.draw);
     this.on(this.bar, "click", ({ target }) => this.click(target.dataset));
     this.on(this.hold, "pointerdown", () => this.show(true));
     this.on(this.mix, "input", ({ target }) => this.put(target.name, target.valueAsNumber ?? target.value));
+    this.on(this.opener, "click", () => file.click());
     this.on(file, "change", () => this.take(file.files[0]));
     const onCanvas = (kinds, action) =>
       this.on(root, kinds, (event) => this.frame && event.target.matches("canvas") && action(event), true);
@@ -72,8 +73,12 @@ class Stack {
     onCanvas("pointermove", (event) => this.move(event));
     onCanvas("pointerup pointercancel", (event) => this.lift(event));
     onCanvas("pointerleave", () => this.point(null));
-    onCanvas("wheel", (event) => this.wheel(event));
-    new ResizeObserver(() => this.draw()).observe(root);
+    onCanvas("wheel", (event) => {
+      if (!isCommand(event)) return; // the page must still scroll
+      event.preventDefault();
+      this.look(Math.exp(-event.deltaY / 400), this.place(event));
+    });
+    new ResizeObserver(this.draw).observe(root);
     requestAnimationFrame(() => this.adopt(root.closest(".lesionkit-explorer") ?? root));
   }
 
@@ -112,7 +117,7 @@ class Stack {
     const { pressed } = this, place = this.place(event);
     if (pressed) pressed.moved ||= Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) >= 4;
     if (pressed?.stroke) this.brush(pressed.stroke, place);
-    else if (pressed?.moved) this.pan(pressed.place[0] - place[0], pressed.place[1] - place[1]); // it stays under the pointer
+    else if (pressed?.moved) this.look(1, null, pressed.place[0] - place[0], pressed.place[1] - place[1]);
     this.point(place);
   }
 
@@ -122,20 +127,13 @@ class Stack {
     this.pressed = null;
   }
 
-  wheel(event) {
-    if (!isCommand(event)) return; // the page must still scroll
-    event.preventDefault();
-    this.magnify(Math.exp(-event.deltaY / 400), this.place(event));
-  }
-
   click({ tool, ask, zoom, call }) { // what explorer.html says of a button
     if (ask) this.ask({ kind: ask });
-    if (zoom && this.frame) this.magnify(Number(zoom));
+    if (zoom && this.frame) this.look(Number(zoom), this.cross);
     if (call) this[call]();
     if (!tool) return;
     this.tool = tool;
     for (const one of this.bar.querySelectorAll("[data-tool]")) one.ariaPressed = one.dataset.tool === tool;
-    this.stage.classList.toggle("lk-painting", tool !== "point");
   }
 
   key(event) {
@@ -149,7 +147,7 @@ class Stack {
     if (button === this.hold || (target === this.hold && enter)) this.show(true);
     else if (button && (command || onStage)) button.click();
     else if (onStage && arrow) this.step(arrow, shiftKey);
-    else if (onStage && enter) this.measure(this.cursor);
+    else if (onStage && enter) this.measure(this.cross);
     else return;
     event.preventDefault();
   }
@@ -163,18 +161,16 @@ class Stack {
     return [x * frame.width, y * frame.height];
   }
 
-  inside(place) {
-    return place?.every((value, i) => value >= 0 && value <= [this.frame.width, this.frame.height][i]);
+  get cross() { // moved by keys, where the mouse has not come since
+    return this.byKeys ? this.pointer : null;
   }
 
-  point(place) {
-    this.pointer = this.inside(place) ? place : null;
-    if (place) this.cursor = null;
+  inside = (place) => place?.every((value, i) => value >= 0 && value <= [this.frame.width, this.frame.height][i]);
+  measure = (place) => this.inside(place) && this.ask({ kind: "point", x: place[0], y: place[1] });
+
+  point(place, byKeys = false) {
+    Object.assign(this, { pointer: this.inside(place) ? place : null, byKeys });
     this.draw();
-  }
-
-  measure(place) {
-    if (this.inside(place)) this.ask({ kind: "point", x: place[0], y: place[1] });
   }
 
   brush(stroke, place) {
@@ -193,31 +189,22 @@ class Stack {
     this.holding = before;
   }
 
-  look(magnification, cx, cy) {
-    const m = clamp(magnification, 1, LARGEST_ZOOM), centre = (share) => clamp(share, 0.5 / m, 1 - 0.5 / m);
-    this.zoom = [m, centre(cx), centre(cy)].map((value) => Math.round(1e4 * value) / 1e4); // as the kernel rounds it
+  look(factor, place, dx = 0, dy = 0) { // magnify, where the place stays on the screen, and move by pixels of the image
+    const { zoom: [before, cx, cy], frame: { width, height } } = this, m = clamp(before * factor, 1, LARGEST_ZOOM);
+    const [x, y] = place ? [place[0] / width, place[1] / height] : [cx, cy];
+    const centre = (from, at, shift) => clamp(at + (from - at) * before / m + shift, 0.5 / m, 1 - 0.5 / m);
+    const zoom = [m, centre(cx, x, dx / width), centre(cy, y, dy / height)];
+    this.zoom = zoom.map((value) => Math.round(1e4 * value) / 1e4); // as the kernel rounds it
     this.draw();
     clearTimeout(this.zoomTimer);
     this.zoomTimer = setTimeout(() => this.put("zoom", this.zoom), 250);
   }
 
-  pan(dx, dy) { // by pixels of the image
-    const { zoom: [magnification, cx, cy], frame } = this;
-    this.look(magnification, cx + dx / frame.width, cy + dy / frame.height);
-  }
-
-  magnify(factor, place = this.cursor) { // the place stays where it is on the screen
-    const { zoom: [m, cx, cy], frame } = this, wanted = clamp(m * factor, 1, LARGEST_ZOOM);
-    const [x, y] = place ? [place[0] / frame.width, place[1] / frame.height] : [cx, cy];
-    this.look(wanted, x + (cx - x) * m / wanted, y + (cy - y) * m / wanted);
-  }
-
   step([dx, dy], shift) { // the cross by a fiftieth of what is seen, or with Shift the view by a tenth
     const { width, height } = this.frame, seen = width / this.zoom[0];
-    if (shift) return this.pan(dx * seen / 10, dy * seen / 10);
-    const [x, y] = this.cursor ?? this.last.profile?.point ?? [width / 2, height / 2];
-    this.cursor = [clamp(x + dx * seen / 50, 0, width), clamp(y + dy * seen / 50, 0, height)];
-    this.draw();
+    if (shift) return this.look(1, null, dx * seen / 10, dy * seen / 10);
+    const [x, y] = this.cross ?? this.last.profile?.point ?? [width / 2, height / 2];
+    this.point([clamp(x + dx * seen / 50, 0, width), clamp(y + dy * seen / 50, 0, height)], true);
   }
 
   put(trait, value) { // shown at once; the kernel, if it lives, remembers it for the saved state
@@ -229,27 +216,21 @@ class Stack {
 
   ask(message, buffers = []) {
     const id = String(++this.count);
-    this.waiting.add(id);
-    if (this.waiting.size === 1) this.expect(SILENCE_MS);
+    this.patience ??= setTimeout(this.silent, SILENCE_MS);
     this.model.send({ ...message, id }, undefined, buffers);
     return id;
   }
 
-  expect(milliseconds) { // a sign of life within this time, if it owes an answer
-    clearTimeout(this.patience);
-    if (this.waiting.size) this.patience = setTimeout(() => this.silent(), milliseconds);
-  }
-
   watch() { // while somebody uses the explorer, ask now and then whether the kernel is still there
-    if (this.waiting.size || Date.now() - this.asked < PING_MS) return;
+    if (this.patience || Date.now() - this.asked < PING_MS) return;
     this.asked = Date.now();
     this.ask({ kind: "ping" });
   }
 
-  silent() {
+  silent = () => {
     this.silence.hidden = false;
     this.root.ariaBusy = false;
-  }
+  };
 
   fail(text) {
     this.error.textContent = text;
@@ -258,10 +239,10 @@ class Stack {
   }
 
   receive(message, buffers) {
-    const { kind, reply } = message, busy = kind === "busy";
+    const { kind, reply } = message;
+    clearTimeout(this.patience);
+    this.patience = kind === "busy" ? setTimeout(this.silent, BUSY_MS) : null;
     this.silence.hidden = true;
-    if (!busy) this.waiting.delete(reply);
-    this.expect(busy ? BUSY_MS : SILENCE_MS);
     if (kind !== "pong") this.newest = message;
     if (kind === "hello") this.hello(message, buffers);
     if (kind === "busy") this.root.ariaBusy = true;
@@ -274,7 +255,7 @@ class Stack {
   }
 
   hello({ tables, view, panels }, buffers) {
-    tables.forEach((name, i) => (this.tables[name] = bytesOf(buffers[i])));
+    tables.forEach((name, i) => (this.tables[name] = palette(bytesOf(buffers[i]))));
     this.usual = view;
     for (const select of [this.under, this.over])
       select.replaceChildren(...Object.entries(panels).map(([name, title]) => new Option(title, name)));
@@ -299,7 +280,7 @@ class Stack {
     const { width, height, box, label } = this.frame;
     const maps = message.maps.map((map, i) => ({ ...map, bytes: bytesOf(buffers[i]), box }));
     const jpegs = message.jpegs.map((jpeg, i) => ({ ...jpeg, bitmap: bitmaps[i], box: [0, 0, width, height] }));
-    for (const map of maps) map.bitmap = coloured(map, this.tables[map.table]);
+    for (const map of maps) map.bitmap = painted(map, (i) => this.tables[map.table][map.bytes[i]]);
     for (const picture of [...maps, ...jpegs])
       for (const side of picture.side === "both" ? ["now", "before"] : [picture.side]) this[side][picture.name] = picture;
     this.last = message;
@@ -311,7 +292,7 @@ class Stack {
     this.rows.replaceChildren(...message.numbers.map(numberRow));
     this.plots.replaceChildren(...charts(message.profile));
     if (message === this.newest) this.fail(""); // else more is under way: its sign, or its error, stays
-    if (!this.painting && !this.pressed) this.trail = null;
+    if (message === this.newest && !this.painting && !this.pressed) this.trail = null;
     this.nameSliders();
     this.draw();
     Object.assign(this.root.dataset, { updates: ++this.updates, runs: message.runs, json: message.json });
@@ -326,21 +307,17 @@ class Stack {
     return map?.mask;
   }
 
-  draw() {
-    this.drawing ??= requestAnimationFrame(() => {
-      this.drawing = null;
-      if (this.frame) this.drawNow();
-    });
-  }
+  draw = () => (this.drawing ??= requestAnimationFrame(() => this.drawNow())); // once a frame, whatever asks for it
 
   drawNow() {
+    this.drawing = null;
+    if (!this.frame) return;
     const { model, cells, root } = this, [under, over, opacity] = VIEW.map((name) => model.get(name));
     for (const name of VIEW) this[name].value = model.get(name);
     for (const [name, { canvas }] of Object.entries(cells)) this.drawOn(canvas, [[name, 1]]);
     this.drawOn(this.stage, [[under, 1], [over, opacity]]);
     this.drawMarks(this.stage.getContext("2d"));
-    const place = this.cursor ?? this.pointer;
-    for (const [name, { value }] of Object.entries(cells)) value.textContent = place ? this.reading(name, place) : "";
+    for (const [name, { value }] of Object.entries(cells)) value.textContent = this.pointer ? this.reading(name) : "";
     const share = Math.round(100 * opacity), title = cells[under].title;
     const what = share ? `${title} under ${share} % ${cells[over].title}` : title;
     this.caption.textContent = this.holding ? `BEFORE: ${what}` : what;
@@ -358,8 +335,7 @@ class Stack {
     const context = canvas.getContext("2d", { willReadFrequently: canvas === this.stage });
     const scale = magnification * width / frame.width;
     context.resetTransform();
-    Object.assign(context, { globalAlpha: 1, fillStyle: "rgb(128,128,128)" });
-    context.fillRect(0, 0, width, height);
+    Object.assign(context, { globalAlpha: 1, fillStyle: "rgb(128,128,128)" }).fillRect(0, 0, width, height);
     context.setTransform(scale, 0, 0, scale, width / 2 - cx * frame.width * scale, height / 2 - cy * frame.height * scale);
     for (const [name, opacity] of layers) {
       const picture = this.picture(name);
@@ -389,11 +365,12 @@ class Stack {
       mark(`M${x0},${y0}L${x1},${y1}`, [6 * thin, 4 * thin]);
       mark(circle(profile.point, 5 * thin));
     }
-    if (this.pointer && this.tool !== "point") mark(circle(this.pointer, radius));
-    if (this.cursor) mark(cross(this.cursor, 10 * thin));
+    if (this.cross) mark(cross(this.cross, 10 * thin));
+    else if (this.pointer && this.tool !== "point") mark(circle(this.pointer, radius));
   }
 
-  reading(name, [x, y]) {
+  reading(name) {
+    const [x, y] = this.pointer;
     if (name === "image") return `${Math.round(x)}, ${Math.round(y)}`;
     const map = this.picture(name === "mask" ? "probability" : name);
     if (!map?.bytes) return "";
@@ -407,12 +384,8 @@ class Stack {
 
   // --- files ------------------------------------------------------------------------------------------
 
-  open() {
-    this.file.value = ""; // or the same file could not be chosen again
-    this.file.click();
-  }
-
   async take(file) {
+    this.file.value = ""; // or the same file could not be chosen again
     if (!file) return;
     const { name, size } = file, reduced = size > LARGEST_UPLOAD;
     this.root.ariaBusy = true;
@@ -437,8 +410,7 @@ class Stack {
     const wide = cells[0].canvas.width + 6, high = cells[0].canvas.height + 22;
     const canvas = make("canvas", { width: stage.width + 12 + 5 * wide, height: Math.max(stage.height + 30, 3 * high) + 26 });
     const context = canvas.getContext("2d");
-    context.fillStyle = "#fff";
-    context.fillRect(0, 0, canvas.width, canvas.height);
+    Object.assign(context, { fillStyle: "#fff" }).fillRect(0, 0, canvas.width, canvas.height);
     Object.assign(context, { fillStyle: "#222", font: "13px sans-serif" });
     const put = (picture, title, x, y) => {
       context.drawImage(picture, x, y);
@@ -461,22 +433,19 @@ class Stack {
     this.download("explorer.json", new Blob([JSON.stringify(state, null, 1)], { type: "application/json" }));
   }
 
-  async copyLine() {
+  copyLine() { // by a command that works without https, too
     this.line.select();
-    try {
-      await navigator.clipboard.writeText(this.line.value);
-    } catch {
-      document.execCommand("copy"); // where pages may not write to the clipboard by themselves
-    }
+    document.execCommand("copy");
     this.status.textContent = "copied";
   }
 }
 
 // --- pictures -------------------------------------------------------------------------------------------
 
+const palette = (bytes) => Array.from({ length: 256 }, (_, level) => rgb(...bytes.subarray(3 * level, 3 * level + 3)));
 const rgb = (red, green, blue) => 0xff000000 | (blue << 16) | (green << 8) | red; // as a canvas keeps it
 
-function painted(width, height, colour) { // colour: of the pixel at an index
+function painted({ width, height }, colour) { // colour: of the pixel at an index
   const canvas = make("canvas", { width, height }), image = new ImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
   for (let i = 0; i < pixels.length; i++) pixels[i] = colour(i);
@@ -484,25 +453,20 @@ function painted(width, height, colour) { // colour: of the pixel at an index
   return canvas;
 }
 
-function coloured({ bytes, width, height }, table) {
-  const colours = Array.from({ length: 256 }, (_, level) => rgb(...table.subarray(3 * level, 3 * level + 3)));
-  return painted(width, height, (i) => colours[bytes[i]]);
-}
-
-function thresholded({ bytes, width, height, low, high, box: [, , wide, tall] }, threshold) {
-  const context = make("canvas", { width: wide, height: tall }).getContext("2d", { willReadFrequently: true });
-  context.drawImage(painted(width, height, (i) => rgb(bytes[i], bytes[i], bytes[i])), 0, 0, wide, tall);
-  const { data } = context.getImageData(0, 0, wide, tall), level = (threshold - low) / (high - low) * 255;
-  return painted(wide, tall, (i) => (data[4 * i] > level ? rgb(255, 255, 255) : rgb(0, 0, 0)));
+function thresholded(map, threshold) {
+  const [, , width, height] = map.box, level = (threshold - map.low) / (map.high - map.low) * 255;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(painted(map, (i) => rgb(map.bytes[i], map.bytes[i], map.bytes[i])), 0, 0, width, height);
+  const { data } = context.getImageData(0, 0, width, height);
+  return painted({ width, height }, (i) => (data[4 * i] > level ? rgb(255, 255, 255) : rgb(0, 0, 0)));
 }
 
 async function shrunk(file) {
   const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
   const scale = Math.min(1, REDUCED_PX / Math.max(bitmap.width, bitmap.height));
-  const canvas = make("canvas", { width: Math.round(bitmap.width * scale), height: Math.round(bitmap.height * scale) });
+  const canvas = new OffscreenCanvas(Math.round(bitmap.width * scale), Math.round(bitmap.height * scale));
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.95));
-  return blob.arrayBuffer();
+  return (await canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 })).arrayBuffer();
 }
 
 // --- numbers and charts: SVG, in the colours of the page ------------------------------------------------
@@ -513,70 +477,59 @@ function numberRow({ name, label, help, now, original, change, changed }) {
   return make("tr", attributes, make("th", { scope: "row", title: help }, label), ...cells);
 }
 
-function charts(p) {
-  if (!p) return []; // explorer.html says then what to do
-  const percent = (values) => values.map((value) => 100 * value);
-  const depth = { estimated: p.estimated, used: p.changed && p.used, exact: p.exact };
-  const slope = { "own depth": percent(p.gradient), used: p.changed && percent(p.gradient_used) };
-  const probability = { before: p.changed && p.probability_original, now: p.probability };
-  const attention = { before: p.changed && p.attention_original, now: p.attention };
+function charts(profile) {
+  if (!profile) return []; // explorer.html says then what to do
+  const changed = (values) => (profile.changed ? values : null), percent = (values) => values.map((value) => 100 * value);
+  const { distance_px: xs, unit, estimated, used, exact, gradient, gradient_used, probability, attention } = profile;
   return [
-    lineChart(`Depth along the line, ${p.unit}`, depth, p.distance_px),
-    lineChart("Depth gradient, % per pixel", slope, p.distance_px, 0),
-    lineChart("Probability", probability, p.distance_px, 0, 1),
-    barChart("Attention at the point, 1 = as it is", attention),
+    lineChart(`Depth along the line, ${unit} `, xs, { estimated, used: changed(used), exact }),
+    lineChart("Depth gradient, % per pixel ", xs, { "own depth": percent(gradient), used: changed(percent(gradient_used)) }, 0),
+    lineChart("Probability ", xs, { before: changed(profile.probability_original), now: probability }, 0, 1),
+    barChart("Attention at the point, 1 = as it is ", { before: changed(profile.attention_original), now: attention }),
   ];
 }
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [280, 130, 34, 274, 8, 112]; // of a chart, and the edges of its field
-const FRAME = `M${LEFT},${TOP}V${BOTTOM}H${RIGHT}`;
 
-// A linear scale, from values to a chart's pixels.
-const scale = (low, high, from, to) => (value) => from + (value - low) / (high - low || 1) * (to - from);
+const linear = (low, high, from, to) => (value) => from + (value - low) / (high - low || 1) * (to - from);
 
-// kind: line or column; labels: x, y, anchor, text.
-function chart(title, spoken, kind, series, axes, path, labels) {
-  const names = Object.keys(series).filter((name) => series[name]);
-  const keys = names.map((name) => make("span", { "data-series": name }, name));
-  const caption = make("figcaption", {}, title, make("span", { class: "lk-legend" }, ...(names.length > 1 ? keys : [])));
-  const shapes = names.map((name, i) =>
-    make("path", { class: `lk-${kind}`, "data-series": name, d: path(series[name], i, names.length) }, make("title", {}, name)));
+function chart(title, spoken, kind, axes, paths, labels) { // paths: name, path; labels: x, y, anchor, text
+  const keys = paths.map(([name]) => make("span", { "data-series": name }, name));
+  const shapes = paths.map(([name, d]) => make("path", { class: `lk-${kind}`, "data-series": name, d }));
   const texts = labels.map(([x, y, anchor, text]) => make("text", { x, y, "text-anchor": anchor }, text));
-  const box = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}: ${spoken ?? names.join(", ")}` };
-  return make("figure", { class: `lk-${kind}s` }, caption, make("svg", box, make("path", { class: "lk-axis", d: axes }), ...shapes, ...texts));
+  const frame = make("path", { class: "lk-axis", d: `M${LEFT},${TOP}V${BOTTOM}H${RIGHT}${axes}` });
+  const box = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}: ${spoken}` };
+  const caption = make("figcaption", {}, title, make("span", { class: "lk-legend" }, ...keys));
+  return make("figure", { class: `lk-${kind}s` }, caption, make("svg", box, frame, ...shapes, ...texts));
 }
 
-function lineChart(title, series, xs, low, high) {
-  const values = Object.values(series).flatMap((line) => line || []), first = xs[0], last = xs.at(-1);
-  const bottom = low ?? Math.min(...values), most = high ?? Math.max(...values);
+function lineChart(title, xs, series, low, high) {
+  const lines = Object.entries(series).filter(([, line]) => line), values = lines.flatMap(([, line]) => line);
+  const bottom = low ?? Math.min(...values), most = high ?? Math.max(...values), first = xs[0], last = xs.at(-1);
   const top = most - bottom < 1e-6 ? bottom + 1 : most, digits = top - bottom < 3 ? 1 : 0;
-  const x = scale(first, last, LEFT, RIGHT), y = scale(bottom, top, BOTTOM, TOP);
+  const x = linear(first, last, LEFT, RIGHT), y = linear(bottom, top, BOTTOM, TOP);
   const path = (line) => `M${line.map((value, i) => `${x(xs[i]).toFixed(1)},${y(value).toFixed(1)}`).join("L")}`;
-  return chart(title, null, "line", series, `${FRAME}M${x(0)},${TOP}V${BOTTOM}`, path, [
+  const paths = lines.map(([name, line]) => [name, path(line)]), names = lines.map(([name]) => name).join(", ");
+  return chart(title, names, "line", `M${x(0)},${TOP}V${BOTTOM}`, paths, [
     [LEFT - 3, TOP + 8, "end", top.toFixed(digits)], [LEFT - 3, BOTTOM, "end", bottom.toFixed(digits)],
     [LEFT, HEIGHT - 5, "start", Math.round(first)], [x(0), HEIGHT - 5, "middle", "point"],
     [RIGHT, HEIGHT - 5, "end", `${Math.round(last)} px`],
   ]);
 }
 
-function barChart(title, { before, now }) {
-  const top = Math.max(2, ...now, ...(before || [])), y = scale(0, top, BOTTOM, TOP), step = (RIGHT - LEFT) / now.length;
-  const middle = (i) => LEFT + step * (i + 0.5), names = now.map((_, i) => `1/${2 ** (i + 1)}`);
-  const path = (bars, at, count) => { // side by side on six tenths of the step
-    const wide = 0.62 * step / count;
-    return bars.map((value, i) => `M${middle(i) - 0.31 * step + at * wide},${BOTTOM}V${y(value)}h${wide}V${BOTTOM}`).join("");
-  };
-  const spoken = now.map((value, i) => `scale ${names[i]} ${value.toFixed(2)}`).join(", ");
-  return chart(title, spoken, "column", { before, now }, `${FRAME}M${LEFT},${y(1)}H${RIGHT}`, path, [
+function barChart(title, { before, now }) { // side by side in a step for each scale
+  const top = Math.max(2, ...now, ...(before ?? [])), y = linear(0, top, BOTTOM, TOP), step = (RIGHT - LEFT) / now.length;
+  const x = (i) => LEFT + step * i, middle = (i) => x(i + 0.5), wide = step * (before ? 0.3 : 0.62);
+  const bar = (value, left) => `M${left},${BOTTOM}V${y(value)}h${wide}V${BOTTOM}`;
+  const bars = (values, left) => values.map((value, i) => bar(value, x(i + left))).join("");
+  const paths = before ? [["before", bars(before, 0.18)], ["now", bars(now, 0.5)]] : [["now", bars(now, 0.18)]];
+  const named = now.map((value, i) => [`1/${2 ** (i + 1)}`, value.toFixed(2), y(Math.max(value, before?.[i] ?? 0)) - 2]);
+  const spoken = named.map(([name, value]) => `scale ${name} ${value}`).join(", ");
+  return chart(title, spoken, "column", `M${LEFT},${y(1)}H${RIGHT}`, paths, [
     [LEFT - 3, TOP + 8, "end", top.toFixed(1)], [LEFT - 3, y(1) + 4, "end", "1"],
-    ...names.map((name, i) => [middle(i), HEIGHT - 5, "middle", name]),
-    ...now.map((value, i) => [middle(i), y(Math.max(value, before?.[i] ?? 0)) - 2, "middle", value.toFixed(2)]),
+    ...named.map(([name], i) => [middle(i), HEIGHT - 5, "middle", name]),
+    ...named.map(([, value, above], i) => [middle(i), above, "middle", value]),
   ]);
 }
 
-export default {
-  render({ model, el }) {
-    const stack = new Stack(model, el);
-    return () => stack.close();
-  },
-};
+export default { render: ({ model, el }) => new Stack(model, el).close };
