@@ -9,11 +9,9 @@ const BUSY_MS = 30000; // one that said "busy" may take its time
 const PING_MS = 4000; // how often it is asked for a sign of life while somebody uses the explorer
 const LARGEST_UPLOAD = 8e6; // beyond this a server's message limit may cut the connection, so the browser reduces it
 const REDUCED_PX = 2048;
-const LARGEST_ZOOM = 40;
 const VIEW = ["under", "over", "opacity"]; // what the stage shows
 const ARROWS = { ARROWLEFT: [-1, 0], ARROWRIGHT: [1, 0], ARROWUP: [0, -1], ARROWDOWN: [0, 1] };
 const TYPING = "input:not([type=range]), textarea:not([readonly]), [contenteditable=true]"; // where keys are text
-
 const SVG_TAGS = ["svg", "path", "text", "title"];
 
 function make(tag, attributes = {}, ...children) {
@@ -32,10 +30,10 @@ const isOurs = (event) => !isCommand(event) || ["z", "y"].includes(event.key.toL
 
 class Stack {
   constructor(model, el) {
-    Object.assign(this, { model, closing: new AbortController(), tables: {}, cells: {}, usual: {}, updates: 0, draws: 0 });
-    Object.assign(this, { frame: null, now: {}, before: {}, last: {} }); // what the kernel sent
-    Object.assign(this, { count: 0, asked: 0, patience: null, strokes: [], painting: null }); // what it was asked
-    Object.assign(this, { zoom: model.get("zoom"), tool: "point", holding: false, pointer: null, byKeys: false, trail: null });
+    Object.assign(this, { model, zoom: model.get("zoom"), tool: "point", holding: false, pointer: null, byKeys: false });
+    Object.assign(this, { tables: {}, cells: {}, usual: {}, frame: null, now: {}, before: {}, last: {} }); // from the kernel
+    Object.assign(this, { count: 0, asked: 0, patience: null, strokes: [], painting: null, trail: null }); // asked of it
+    Object.assign(this, { closing: new AbortController(), updates: 0, draws: 0 });
     this.root = make("div", { class: "lk-stack" });
     this.root.innerHTML = model.get("_html");
     for (const node of this.root.querySelectorAll("[data-part]")) this[node.dataset.part] = node;
@@ -71,7 +69,7 @@ class Stack {
       this.on(root, kinds, (event) => this.frame && event.target.matches("canvas") && action(event), true);
     onCanvas("pointerdown", (event) => this.press(event));
     onCanvas("pointermove", (event) => this.move(event));
-    onCanvas("pointerup pointercancel", (event) => this.lift(event));
+    onCanvas("click", () => this.pressed && !this.pressed.moved && this.measure(this.pressed.place));
     onCanvas("pointerleave", () => this.point(null));
     onCanvas("wheel", (event) => {
       if (!isCommand(event)) return; // the page must still scroll
@@ -107,24 +105,18 @@ class Stack {
     if (event.button) return;
     event.target.setPointerCapture(event.pointerId);
     const place = this.place(event), stroke = event.target === this.stage && this.tool !== "point" && String(Date.now());
-    this.pressed = { place, x: event.clientX, y: event.clientY, moved: false, stroke };
-    if (stroke) this.trail = [];
-    if (stroke) this.brush(stroke, place);
-    this.point(place);
+    this.pressed = { place, x: event.clientX, y: event.clientY, stroke, moved: Boolean(stroke), points: [] };
+    this.move(event);
   }
 
   move(event) {
-    const { pressed } = this, place = this.place(event);
-    if (pressed) pressed.moved ||= Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) >= 4;
-    if (pressed?.stroke) this.brush(pressed.stroke, place);
-    else if (pressed?.moved) this.look(1, null, pressed.place[0] - place[0], pressed.place[1] - place[1]);
+    const place = this.place(event), { pressed } = this, { clientX, clientY, buttons } = event;
+    if (buttons & 1 && pressed?.stroke) this.brush(pressed, place);
+    else if (buttons & 1 && pressed) {
+      pressed.moved ||= Math.hypot(clientX - pressed.x, clientY - pressed.y) >= 4;
+      if (pressed.moved) this.look(1, null, pressed.place[0] - place[0], pressed.place[1] - place[1]);
+    }
     this.point(place);
-  }
-
-  lift(event) {
-    const { moved, stroke } = this.pressed ?? {};
-    if (this.pressed && !moved && !stroke && event.type === "pointerup") this.measure(this.place(event));
-    this.pressed = null;
   }
 
   click({ tool, ask, zoom, call }) { // what explorer.html says of a button
@@ -173,10 +165,11 @@ class Stack {
     this.draw();
   }
 
-  brush(stroke, place) {
-    this.trail.push(place);
+  brush({ stroke, points }, place) {
+    points.push(place);
+    this.trail = points; // seen until the kernel has painted it
     if (this.strokes.at(-1)?.stroke === stroke) this.strokes.at(-1).points.push(place);
-    else this.strokes.push({ stroke, tool: this.tool, points: this.trail.slice(-2) }); // on from what was sent last
+    else this.strokes.push({ stroke, tool: this.tool, points: points.slice(-2) }); // on from what was sent last
     this.paint();
   }
 
@@ -190,7 +183,7 @@ class Stack {
   }
 
   look(factor, place, dx = 0, dy = 0) { // magnify, where the place stays on the screen, and move by pixels of the image
-    const { zoom: [before, cx, cy], frame: { width, height } } = this, m = clamp(before * factor, 1, LARGEST_ZOOM);
+    const { zoom: [before, cx, cy], frame: { width, height } } = this, m = clamp(before * factor, 1, 40);
     const [x, y] = place ? [place[0] / width, place[1] / height] : [cx, cy];
     const centre = (from, at, shift) => clamp(at + (from - at) * before / m + shift, 0.5 / m, 1 - 0.5 / m);
     const zoom = [m, centre(cx, x, dx / width), centre(cy, y, dy / height)];
@@ -248,10 +241,8 @@ class Stack {
     if (kind === "busy") this.root.ariaBusy = true;
     if (kind === "update") this.update(message, buffers);
     if (kind === "error") this.fail(message.text);
-    if (reply && reply === this.painting) {
-      this.painting = null;
-      this.paint();
-    }
+    if (reply === this.painting) this.painting = null;
+    this.paint();
   }
 
   hello({ tables, view, panels }, buffers) {
@@ -292,7 +283,7 @@ class Stack {
     this.rows.replaceChildren(...message.numbers.map(numberRow));
     this.plots.replaceChildren(...charts(message.profile));
     if (message === this.newest) this.fail(""); // else more is under way: its sign, or its error, stays
-    if (message === this.newest && !this.painting && !this.pressed) this.trail = null;
+    if (message === this.newest && !this.painting) this.trail = null;
     this.nameSliders();
     this.draw();
     Object.assign(this.root.dataset, { updates: ++this.updates, runs: message.runs, json: message.json });
@@ -482,35 +473,34 @@ function charts(profile) {
   const changed = (values) => (profile.changed ? values : null), percent = (values) => values.map((value) => 100 * value);
   const { distance_px: xs, unit, estimated, used, exact, gradient, gradient_used, probability, attention } = profile;
   return [
-    lineChart(`Depth along the line, ${unit} `, xs, { estimated, used: changed(used), exact }),
-    lineChart("Depth gradient, % per pixel ", xs, { "own depth": percent(gradient), used: changed(percent(gradient_used)) }, 0),
-    lineChart("Probability ", xs, { before: changed(profile.probability_original), now: probability }, 0, 1),
-    barChart("Attention at the point, 1 = as it is ", { before: changed(profile.attention_original), now: attention }),
+    lineChart(`Depth along the line, ${unit}`, xs, { estimated, used: changed(used), exact }),
+    lineChart("Depth gradient, % per pixel", xs, { "own depth": percent(gradient), used: changed(percent(gradient_used)) }, 0),
+    lineChart("Probability", xs, { before: changed(profile.probability_original), now: probability }, 0, 1),
+    barChart("Attention at the point, 1 = as it is", { before: changed(profile.attention_original), now: attention }),
   ];
 }
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [280, 130, 34, 274, 8, 112]; // of a chart, and the edges of its field
-
 const linear = (low, high, from, to) => (value) => from + (value - low) / (high - low || 1) * (to - from);
 
-function chart(title, spoken, kind, axes, paths, labels) { // paths: name, path; labels: x, y, anchor, text
-  const keys = paths.map(([name]) => make("span", { "data-series": name }, name));
-  const shapes = paths.map(([name, d]) => make("path", { class: `lk-${kind}`, "data-series": name, d }));
+function chart(title, kind, series, axes, path, labels, spoken) { // path: of values and their number; labels: x, y, anchor, text
+  const names = Object.keys(series).filter((name) => series[name]);
+  const keys = names.map((name) => make("span", { "data-series": name }, name));
+  const shapes = names.map((name, i) => make("path", { class: `lk-${kind}`, "data-series": name, d: path(series[name], i) }));
   const texts = labels.map(([x, y, anchor, text]) => make("text", { x, y, "text-anchor": anchor }, text));
   const frame = make("path", { class: "lk-axis", d: `M${LEFT},${TOP}V${BOTTOM}H${RIGHT}${axes}` });
-  const box = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}: ${spoken}` };
-  const caption = make("figcaption", {}, title, make("span", { class: "lk-legend" }, ...keys));
+  const box = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}: ${spoken ?? names.join(", ")}` };
+  const caption = make("figcaption", {}, `${title} `, make("span", { class: "lk-legend" }, ...keys));
   return make("figure", { class: `lk-${kind}s` }, caption, make("svg", box, frame, ...shapes, ...texts));
 }
 
 function lineChart(title, xs, series, low, high) {
-  const lines = Object.entries(series).filter(([, line]) => line), values = lines.flatMap(([, line]) => line);
-  const bottom = low ?? Math.min(...values), most = high ?? Math.max(...values), first = xs[0], last = xs.at(-1);
+  const values = Object.values(series).flatMap((line) => line ?? []), first = xs[0], last = xs.at(-1);
+  const bottom = low ?? Math.min(...values), most = high ?? Math.max(...values);
   const top = most - bottom < 1e-6 ? bottom + 1 : most, digits = top - bottom < 3 ? 1 : 0;
   const x = linear(first, last, LEFT, RIGHT), y = linear(bottom, top, BOTTOM, TOP);
   const path = (line) => `M${line.map((value, i) => `${x(xs[i]).toFixed(1)},${y(value).toFixed(1)}`).join("L")}`;
-  const paths = lines.map(([name, line]) => [name, path(line)]), names = lines.map(([name]) => name).join(", ");
-  return chart(title, names, "line", `M${x(0)},${TOP}V${BOTTOM}`, paths, [
+  return chart(title, "line", series, `M${x(0)},${TOP}V${BOTTOM}`, path, [
     [LEFT - 3, TOP + 8, "end", top.toFixed(digits)], [LEFT - 3, BOTTOM, "end", bottom.toFixed(digits)],
     [LEFT, HEIGHT - 5, "start", Math.round(first)], [x(0), HEIGHT - 5, "middle", "point"],
     [RIGHT, HEIGHT - 5, "end", `${Math.round(last)} px`],
@@ -518,18 +508,16 @@ function lineChart(title, xs, series, low, high) {
 }
 
 function barChart(title, { before, now }) { // side by side in a step for each scale
-  const top = Math.max(2, ...now, ...(before ?? [])), y = linear(0, top, BOTTOM, TOP), step = (RIGHT - LEFT) / now.length;
-  const x = (i) => LEFT + step * i, middle = (i) => x(i + 0.5), wide = step * (before ? 0.3 : 0.62);
-  const bar = (value, left) => `M${left},${BOTTOM}V${y(value)}h${wide}V${BOTTOM}`;
-  const bars = (values, left) => values.map((value, i) => bar(value, x(i + left))).join("");
-  const paths = before ? [["before", bars(before, 0.18)], ["now", bars(now, 0.5)]] : [["now", bars(now, 0.18)]];
+  const top = Math.max(2, ...now, ...(before ?? [])), y = linear(0, top, BOTTOM, TOP), x = linear(0, now.length, LEFT, RIGHT);
+  const wide = (x(1) - x(0)) * (before ? 0.3 : 0.62);
+  const path = (bars, at) => bars.map((v, i) => `M${x(i + 0.18 + 0.32 * at)},${BOTTOM}V${y(v)}h${wide}V${BOTTOM}`).join("");
   const named = now.map((value, i) => [`1/${2 ** (i + 1)}`, value.toFixed(2), y(Math.max(value, before?.[i] ?? 0)) - 2]);
   const spoken = named.map(([name, value]) => `scale ${name} ${value}`).join(", ");
-  return chart(title, spoken, "column", `M${LEFT},${y(1)}H${RIGHT}`, paths, [
+  return chart(title, "column", { before, now }, `M${LEFT},${y(1)}H${RIGHT}`, path, [
     [LEFT - 3, TOP + 8, "end", top.toFixed(1)], [LEFT - 3, y(1) + 4, "end", "1"],
-    ...named.map(([name], i) => [middle(i), HEIGHT - 5, "middle", name]),
-    ...named.map(([, value, above], i) => [middle(i), above, "middle", value]),
-  ]);
+    ...named.map(([name], i) => [x(i + 0.5), HEIGHT - 5, "middle", name]),
+    ...named.map(([, value, above], i) => [x(i + 0.5), above, "middle", value]),
+  ], spoken);
 }
 
 export default { render: ({ model, el }) => new Stack(model, el).close };
