@@ -211,6 +211,19 @@ class Screen:
         box = self.stage.bounding_box()
         return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
+    def press(self, button: str) -> None:
+        self.root.get_by_role("button", name=button, exact=True).click()
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float], steps: int) -> None:
+        self.page.mouse.move(*self.at(*start))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.at(*end), steps=steps)
+        self.page.mouse.up()
+
+    def blend(self, opacity: str) -> None:
+        self.page.get_by_label("Opacity").fill(opacity)
+        self.settle()
+
     def slider(self, name: str):
         return self.page.get_by_role("slider", name=name)
 
@@ -219,7 +232,7 @@ class Screen:
 
     def saved(self) -> dict:
         with self.page.expect_download() as download:
-            self.root.get_by_role("button", name="Save the state as JSON").click()
+            self.press("Save the state as JSON")
         return json.loads(Path(download.value.path()).read_text())
 
     def told(self, name: str) -> None:
@@ -227,6 +240,7 @@ class Screen:
         self.page.wait_for_function("n => document.querySelector('.lk-stack').dataset.json.includes(n)", arg=name)
 
     def error(self) -> str:
+        self.page.wait_for_selector(".lk-error:not(.lk-silence):visible")
         return self.root.locator(".lk-error:not(.lk-silence)").inner_text()
 
     def fresh(self) -> "Screen":
@@ -234,7 +248,7 @@ class Screen:
         with self.answered():
             self.open("empty.json", b"{}")
         self.page.wait_for_function("() => document.querySelector('.lk-stack').dataset.json === '{}'")
-        self.root.get_by_role("button", name="point", exact=True).click()
+        self.press("point")
         return self
 
 
@@ -306,11 +320,9 @@ def test_opacity_blends_two_panels_in_the_browser(screen):
     screen.page.get_by_label("Over", exact=True).select_option("mask")
     low, high = screen.pixel(0.3, 0.3, "image"), screen.pixel(0.3, 0.3, "mask")
     assert np.abs(screen.pixel(0.3, 0.3) - low).max() < 25
-    screen.page.get_by_label("Opacity").fill("0.5")
-    screen.settle()
+    screen.blend("0.5")
     assert np.abs(screen.pixel(0.3, 0.3) - (low + high) / 2).max() < 15
-    screen.page.get_by_label("Opacity").fill("1")
-    screen.settle()
+    screen.blend("1")
     assert np.abs(screen.pixel(0.3, 0.3) - high).max() < 3
 
 
@@ -351,12 +363,9 @@ def test_the_keyboard_measures_zooms_and_sees_before(screen):
 @both
 def test_painting_bends_the_depth_there_and_before_shows_it_straight(screen):
     before, elsewhere = screen.pixel(0.25, 0.5, "depth_used"), screen.pixel(0.75, 0.8, "depth_used")
-    screen.root.get_by_role("button", name="push nearer").click()
+    screen.press("push nearer")
     with screen.answered():
-        screen.page.mouse.move(*screen.at(0.2, 0.5))
-        screen.page.mouse.down()
-        screen.page.mouse.move(*screen.at(0.3, 0.5), steps=6)
-        screen.page.mouse.up()
+        screen.drag((0.2, 0.5), (0.3, 0.5), steps=6)
     screen.page.wait_for_function(  # until its last point has been painted
         "() => (JSON.parse(document.querySelector('.lk-stack').dataset.json).strokes ?? [])"
         ".some((stroke) => stroke.points.at(-1)[0] > 76)"
@@ -374,7 +383,7 @@ def test_painting_bends_the_depth_there_and_before_shows_it_straight(screen):
     screen.settle()
     assert (screen.pixel(0.25, 0.5, "depth_used") == painted).all()
     with screen.answered():
-        screen.root.get_by_role("button", name="Undo").click()
+        screen.press("Undo")
     assert np.abs(screen.pixel(0.25, 0.5, "depth_used") - before).max() <= 1
 
 
@@ -409,7 +418,6 @@ def test_an_upload_is_shown_and_what_is_no_image_is_told(screen):
     assert np.abs(screen.pixel(0.25, 0.5) - 120).max() < 8
     assert screen.number("sensitivity") == "—"
     screen.open("notes.png", b"this is text")
-    screen.page.wait_for_selector(".lk-error:not(.lk-silence):visible")
     assert "is not an image" in screen.error()
     with screen.answered():  # the rest keeps working
         screen.page.mouse.click(*screen.at(0.5, 0.5))
@@ -427,17 +435,13 @@ def test_a_grey_and_a_huge_upload_come_with_a_sentence(screen):
     assert "Reduced from 2048×2048" in note
     assert "grey" in note
     screen.open("huge.png", b"x" * 9_000_000)
-    screen.page.wait_for_selector(".lk-error:not(.lk-silence):visible")
     assert "9 MB" in screen.error()
 
 
 def test_two_strokes_in_a_hurry_are_both_kept(screen):
-    screen.root.get_by_role("button", name="push nearer").click()
+    screen.press("push nearer")
     for y in (0.3, 0.5, 0.7):  # faster than the model answers
-        screen.page.mouse.move(*screen.at(0.2, y))
-        screen.page.mouse.down()
-        screen.page.mouse.move(*screen.at(0.3, y), steps=5)
-        screen.page.mouse.up()
+        screen.drag((0.2, y), (0.3, y), steps=5)
     screen.page.wait_for_function(
         "() => { const { strokes } = JSON.parse(document.querySelector('.lk-stack').dataset.json);"
         "return strokes?.length === 3 && strokes.every((one) => one.points.at(-1)[0] > 76); }"
@@ -461,13 +465,13 @@ def test_a_saved_state_brings_the_view_back(screen):
     saved = screen.saved()
     assert saved == {"guidance": "flat"}
     with screen.answered():
-        screen.root.get_by_role("button", name="Undo").click()
+        screen.press("Undo")
     with screen.answered():
         screen.open("view.json", json.dumps(saved).encode())
     assert (screen.pixel(0.6, 0.3, "depth_used") == flat).all()
     assert screen.number("probability_area") == number
     with screen.page.expect_download() as download:
-        screen.root.get_by_role("button", name="Save the view as a picture").click()
+        screen.press("Save the view as a picture")
     assert cv2.imread(str(download.value.path())).shape[1] > 900
 
 
@@ -507,10 +511,7 @@ def test_dragging_moves_every_panel_together(screen):
         screen.page.keyboard.press("+")
     screen.settle()
     before = screen.pixel(0.6, 0.5, "depth_target")
-    screen.page.mouse.move(*screen.at(0.6, 0.5))
-    screen.page.mouse.down()
-    screen.page.mouse.move(*screen.at(0.3, 0.5), steps=4)
-    screen.page.mouse.up()
+    screen.drag((0.6, 0.5), (0.3, 0.5), steps=4)
     screen.settle()
     assert np.abs(screen.pixel(0.3, 0.5, "depth_target") - before).max() < 14
     screen.told("zoom")
@@ -547,8 +548,7 @@ def test_a_kernel_that_dies_is_told_and_the_rest_keeps_working(lab):
     assert "it has stopped" in lab.root.locator(".lk-silence").inner_text()
     lab.page.locator(".jp-Dialog button").click()  # JupyterLab's own word on it
     lab.page.get_by_label("Over", exact=True).select_option("mask")
-    lab.page.get_by_label("Opacity").fill("0.5")
-    lab.settle()
+    lab.blend("0.5")
     assert np.abs(lab.pixel(0.3, 0.3) - (low + high) / 2).max() < 15
     run_all(lab.page)  # the new kernel brings a new explorer into the same place
     lab.page.wait_for_selector(".lk-silence", state="hidden")
