@@ -1,12 +1,11 @@
 // The explorer's image stack: a stage and linked panels, drawn from bytes that the kernel sends, on the page explorer.html.
 //
-// Kernel → view, custom messages: "hello" {panels, tables} · "update" {maps, jpegs, …} · "busy" · "error" {text} · "pong".
-// View → kernel: ready, ping, point, paint, upload, load, undo, redo, reset; each with an id that the answer repeats.
+// Kernel → view, custom messages: "hello" {panels, tables} · "update" {maps, jpegs, …} · "busy" · "error" {text}.
+// View → kernel: ready, point, paint, upload, load, undo, redo, reset; each with an id that the answer repeats.
 // Blending, zoom, the reading under the pointer, the mask's threshold and before/after need no kernel at all.
 
 const SILENCE_MS = 6000; // a kernel that says nothing for so long is gone, or at work on another cell
 const BUSY_MS = 30000; // one that said "busy" may take its time
-const PING_MS = 4000; // how often it is asked for a sign of life while somebody uses the explorer
 const LARGEST_UPLOAD = 8e6; // beyond this a server's message limit may cut the connection, so the browser reduces it
 const REDUCED_PX = 2048;
 const VIEW = ["under", "over", "opacity"]; // what the stage shows
@@ -30,10 +29,9 @@ const isOurs = (event) => !isCommand(event) || ["z", "y"].includes(event.key.toL
 
 class Stack {
   constructor(model, el) {
-    Object.assign(this, { model, zoom: model.get("zoom"), tool: "point", holding: false, pointer: null, byKeys: false });
+    Object.assign(this, { model, tool: "point", holding: false, byKeys: false, closing: new AbortController() });
     Object.assign(this, { tables: {}, cells: {}, usual: {}, frame: null, now: {}, before: {}, last: {} }); // from the kernel
-    Object.assign(this, { count: 0, asked: 0, patience: null, strokes: [], painting: null, trail: null }); // asked of it
-    Object.assign(this, { closing: new AbortController(), updates: 0, draws: 0 });
+    Object.assign(this, { count: 0, strokes: [], updates: 0, draws: 0 });
     this.root = make("div", { class: "lk-stack" });
     this.root.innerHTML = model.get("_html");
     for (const node of this.root.querySelectorAll("[data-part]")) this[node.dataset.part] = node;
@@ -45,7 +43,6 @@ class Stack {
   close = () => {
     this.closing.abort();
     this.model.off();
-    clearTimeout(this.patience);
   };
 
   // --- what happens on the page -----------------------------------------------------------------------
@@ -58,7 +55,6 @@ class Stack {
     const { model, root, file } = this;
     model.on("msg:custom", (message, buffers) => this.receive(message, buffers));
     model.on("comm_live_update", this.silent);
-    model.on("change:zoom", () => (this.zoom = model.get("zoom")));
     for (const name of [...VIEW, "zoom", "threshold", "brush_px"]) model.on(`change:${name}`, this.draw);
     this.on(this.bar, "click", ({ target }) => this.click(target.dataset));
     this.on(this.hold, "pointerdown", () => this.show(true));
@@ -80,10 +76,9 @@ class Stack {
     requestAnimationFrame(() => this.adopt(root.closest(".lesionkit-explorer") ?? root));
   }
 
-  adopt(whole) { // the controls stand beside this element, in the same box: their keys and their kernel are watched too
+  adopt(whole) { // the controls stand beside this element, in the same box: their keys are watched too
     this.whole = whole;
     whole.tabIndex = -1; // a click between the controls keeps the keys here
-    this.on(whole, "pointerdown pointermove keydown", () => this.watch());
     this.on(whole, "keydown", (event) => this.key(event));
     this.on(whole, "dragover drop", (event) => event.preventDefault());
     this.on(whole, "drop", (event) => this.take(event.dataTransfer.files[0]));
@@ -91,7 +86,6 @@ class Stack {
     this.on(window, "keyup", (event) => /^(b| |enter)$/i.test(event.key) && this.show(false), true);
     // JupyterLab looks for this attribute before all else
     this.on(window, "keydown", (event) => whole.toggleAttribute("data-lm-suppress-shortcuts", isOurs(event)), true);
-    this.nameSliders();
   }
 
   nameSliders() { // ipywidgets gives its sliders' handles no name of their own
@@ -123,9 +117,8 @@ class Stack {
     if (ask) this.ask({ kind: ask });
     if (zoom && this.frame) this.look(Number(zoom), this.cross);
     if (call) this[call]();
-    if (!tool) return;
-    this.tool = tool;
-    for (const one of this.bar.querySelectorAll("[data-tool]")) one.ariaPressed = one.dataset.tool === tool;
+    this.tool = tool ?? this.tool;
+    for (const one of this.bar.querySelectorAll("[data-tool]")) one.ariaPressed = one.dataset.tool === this.tool;
   }
 
   key(event) {
@@ -144,8 +137,6 @@ class Stack {
     event.preventDefault();
   }
 
-  // --- what it does there -----------------------------------------------------------------------------
-
   place(event) { // of the pointer, in the image's pixels
     const { zoom: [magnification, cx, cy], frame } = this, box = event.target.getBoundingClientRect();
     const x = cx + ((event.clientX - box.left) / box.width - 0.5) / magnification;
@@ -153,8 +144,12 @@ class Stack {
     return [x * frame.width, y * frame.height];
   }
 
-  get cross() { // moved by keys, where the mouse has not come since
-    return this.byKeys ? this.pointer : null;
+  get zoom() {
+    return this.model.get("zoom"); // magnification and centre, as shares of width and height
+  }
+
+  get cross() {
+    return this.byKeys ? this.pointer : null; // moved by keys, where the mouse has not come since
   }
 
   inside = (place) => place?.every((value, i) => value >= 0 && value <= [this.frame.width, this.frame.height][i]);
@@ -187,10 +182,9 @@ class Stack {
     const [x, y] = place ? [place[0] / width, place[1] / height] : [cx, cy];
     const centre = (from, at, shift) => clamp(at + (from - at) * before / m + shift, 0.5 / m, 1 - 0.5 / m);
     const zoom = [m, centre(cx, x, dx / width), centre(cy, y, dy / height)];
-    this.zoom = zoom.map((value) => Math.round(1e4 * value) / 1e4); // as the kernel rounds it
-    this.draw();
+    this.model.set("zoom", zoom.map((value) => Math.round(1e4 * value) / 1e4)); // as the kernel rounds it
     clearTimeout(this.zoomTimer);
-    this.zoomTimer = setTimeout(() => this.put("zoom", this.zoom), 250);
+    this.zoomTimer = setTimeout(() => this.model.save_changes(), 250); // told to the kernel when it rests
   }
 
   step([dx, dy], shift) { // the cross by a fiftieth of what is seen, or with Shift the view by a tenth
@@ -214,20 +208,10 @@ class Stack {
     return id;
   }
 
-  watch() { // while somebody uses the explorer, ask now and then whether the kernel is still there
-    if (this.patience || Date.now() - this.asked < PING_MS) return;
-    this.asked = Date.now();
-    this.ask({ kind: "ping" });
-  }
-
-  silent = () => {
-    this.silence.hidden = false;
-    this.root.ariaBusy = false;
-  };
+  silent = () => (this.root.ariaBusy = this.silence.hidden = false);
 
   fail(text) {
     this.error.textContent = text;
-    this.error.hidden = !text;
     this.root.ariaBusy = false;
   }
 
@@ -236,11 +220,10 @@ class Stack {
     clearTimeout(this.patience);
     this.patience = kind === "busy" ? setTimeout(this.silent, BUSY_MS) : null;
     this.silence.hidden = true;
-    if (kind !== "pong") this.newest = message;
-    if (kind === "hello") this.hello(message, buffers);
+    this.newest = message;
     if (kind === "busy") this.root.ariaBusy = true;
-    if (kind === "update") this.update(message, buffers);
-    if (kind === "error") this.fail(message.text);
+    else if (kind === "error") this.fail(message.text);
+    else this[kind](message, buffers); // hello, update
     if (reply === this.painting) this.painting = null;
     this.paint();
   }
@@ -248,10 +231,8 @@ class Stack {
   hello({ tables, view, panels }, buffers) {
     tables.forEach((name, i) => (this.tables[name] = palette(bytesOf(buffers[i]))));
     this.usual = view;
-    for (const select of [this.under, this.over])
-      select.replaceChildren(...Object.entries(panels).map(([name, title]) => new Option(title, name)));
-    this.panels.replaceChildren();
     for (const [name, title] of Object.entries(panels)) {
+      for (const select of [this.under, this.over]) select.append(new Option(title, name));
       const canvas = make("canvas", { role: "img", "aria-label": title }), value = make("span", { class: "lk-value" });
       const caption = make("figcaption", {}, make("span", {}, title), value);
       this.panels.append(make("figure", { class: "lk-cell", "data-panel": name }, canvas, caption));
@@ -373,8 +354,6 @@ class Stack {
     return map.log ? Math.exp(value).toFixed(1) : value.toFixed(2);
   }
 
-  // --- files ------------------------------------------------------------------------------------------
-
   async take(file) {
     this.file.value = ""; // or the same file could not be chosen again
     if (!file) return;
@@ -389,9 +368,9 @@ class Stack {
     }
   }
 
-  download(name, blob) {
+  download(name, blob) { // by a link on the page: VS Code hears clicks at the document
     const href = URL.createObjectURL(blob);
-    Object.assign(this.link, { href, download: name }).click(); // it is on the page: VS Code hears clicks at the document
+    Object.assign(this.link, { href, download: name }).click();
     setTimeout(() => URL.revokeObjectURL(href), 10000);
   }
 
@@ -417,7 +396,7 @@ class Stack {
   saveState() { // how it is looked at may be newer here than what the kernel knows
     const state = JSON.parse(this.last.json ?? "{}");
     for (const [name, usual] of Object.entries(this.usual)) {
-      const now = name === "zoom" ? this.zoom : this.model.get(name);
+      const now = this.model.get(name);
       delete state[name];
       if (String(now) !== String(usual)) state[name] = now;
     }
@@ -430,8 +409,6 @@ class Stack {
     this.status.textContent = "copied";
   }
 }
-
-// --- pictures -------------------------------------------------------------------------------------------
 
 const palette = (bytes) => Array.from({ length: 256 }, (_, level) => rgb(...bytes.subarray(3 * level, 3 * level + 3)));
 const rgb = (red, green, blue) => 0xff000000 | (blue << 16) | (green << 8) | red; // as a canvas keeps it
@@ -464,8 +441,8 @@ async function shrunk(file) {
 
 function numberRow({ name, label, help, now, original, change, changed }) {
   const cells = [now, original, change].map((text) => make("td", {}, text));
-  const attributes = { "data-number": name, class: changed ? "lk-changed" : "" };
-  return make("tr", attributes, make("th", { scope: "row", title: help }, label), ...cells);
+  const head = make("th", { scope: "row", title: help }, label);
+  return make("tr", { "data-number": name, class: changed ? "lk-changed" : "" }, head, ...cells);
 }
 
 function charts(profile) {
