@@ -117,7 +117,7 @@ def test_a_gpu_renders_as_many_at_a_time_as_its_memory_is_meant_for():
 
 def test_streaming_renders_a_chunk_when_it_is_asked_for(monkeypatch):
     asked = []
-    monkeypatch.setattr(render, "_render", lambda drawn, *rest: asked.append(len(drawn)) or "a chunk")
+    monkeypatch.setattr(render, "_render", lambda drawn, *rest: asked.append(len(drawn.paris)) or "a chunk")
     stream = stream_scenes(10**9, 64, 0, "cpu")
     assert isinstance(stream, GeneratorType)
     assert [next(stream), next(stream)] == ["a chunk"] * 2
@@ -220,7 +220,7 @@ def test_the_camera_matrix_projects_depth_back_to_its_pixels(change):
     """Points from depth, rays and lens; matrix and distortion take them back to where they were seen."""
     config = replace(SMOOTH, **change)
     scene = render_scenes(2, 64, 1, "cpu", config)
-    lens = as_tensors(Camera, draw(1, range(2), config).camera, torch.device("cpu"))
+    lens = as_tensors(Camera, draw(1, [config], range(2)).camera, torch.device("cpu"))
     rays = camera_rays(replace(lens, rotation=torch.eye(3).expand(2, 3, 3)), 64)
     x, y, z = (rays * scene.depth).unbind(1)
     fx, fy = scene.intrinsics[:, 0, 0, None, None], scene.intrinsics[:, 1, 1, None, None]
@@ -241,7 +241,7 @@ def test_lookalikes_are_no_lesions():
     assert not any(with_them.lesions)
     changed = (with_them.depth - without.depth).abs().amax(dim=(1, 2, 3))
     assert (changed > 0.3).float().mean() > 0.3
-    heights = draw(5, range(40), config).shape["height"]
+    heights = draw(5, [config], range(40)).shape["height"]
     assert heights.min() < 0 < heights.max()
 
 
@@ -307,7 +307,7 @@ def test_slices_and_joins_keep_lesions_with_their_pictures(some):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_drawn_scenes_depth_is_that_of_a_long_plain_march(name):
     """Against 300 short steps from the lens, without the shortcuts of `coarse_to_fine`."""
-    drawn, cpu = draw(0, range(2), CONFIGS[name]), torch.device("cpu")
+    drawn, cpu = draw(0, [CONFIGS[name]], range(2)), torch.device("cpu")
     tube, camera = as_tensors(Tube, drawn.tube, cpu), as_tensors(Camera, drawn.camera, cpu)
     rays = camera_rays(camera, 64)
     elements = place_elements(drawn, tube, rays, aperture(camera, 64))

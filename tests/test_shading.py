@@ -12,7 +12,7 @@ from lesionkit.scenes.light import (
     MOTTLE,
     Appearance,
     Light,
-    openness,
+    ambient_occlusion,
     place_on_wall,
     radiance,
     texture_bank,
@@ -35,12 +35,10 @@ def straight_on(distance: float) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor([0.0, 0.0, -1.0]).view(1, 3, 1), torch.tensor([0.0, 0.0, distance]).view(1, 3, 1)
 
 
-def shine(distance=10.0, gloss=0.0, normal=None, light=None, open_=1.0) -> torch.Tensor:
+def shine(distance=10.0, gloss=0.0, normal=None, light=None) -> torch.Tensor:
     facing, point = straight_on(distance)
     colour, facing = torch.tensor([0.6, 0.3, 0.2]).view(1, 3, 1), facing if normal is None else normal
-    light = light or lamp()
-    flat, open_ = torch.zeros(1, 1), torch.full((1, 1), open_)
-    return radiance(colour, facing, point, torch.eye(3)[None], look(gloss), light, flat, open_)
+    return radiance(colour, facing, point, torch.eye(3)[None], look(gloss), light or lamp(), torch.zeros(1, 1))
 
 
 def test_light_falls_with_the_squared_distance():
@@ -84,12 +82,6 @@ def test_a_smaller_exponent_lights_up_what_is_far_and_keeps_20_mm():
     torch.testing.assert_close(shine(40.0, light=weak), shine(40.0) * 2)
 
 
-def test_creases_are_darker_by_the_occlusion():
-    dim = lamp(occlusion=0.5)
-    torch.testing.assert_close(shine(light=dim), shine())
-    torch.testing.assert_close(shine(light=dim, open_=0.2), shine() * 0.6)
-
-
 TUBE = straight(radius=20.0, offset=(0.0, 0.0), end=60.0)
 
 
@@ -120,14 +112,17 @@ def test_where_the_two_ways_of_laying_texture_meet_it_is_neither_torn_nor_faint(
     assert (deviation < 1.4).all()
 
 
-def test_openness_is_full_on_a_straight_wall_and_small_in_a_corner():
+def test_creases_are_darker_by_the_occlusion():
     """On the wall of a tube, on its flat end, and where they meet."""
     points = torch.tensor([[20.0, 0.0, 20.0], [0.0, 0.0, 60.0], [19.0, 0.0, 59.0]]).T[None]
     normal = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]]).T[None]
-    wall, end, corner = openness(TUBE, None, normal, points)[0].tolist()
+    none, half, full = (ambient_occlusion(TUBE, None, lamp(occlusion=by), normal, points) for by in (0.0, 0.5, 1.0))
+    wall, end, corner = full[0].tolist()
     assert wall == pytest.approx(1, abs=0.01)
     assert end == pytest.approx(1, abs=0.01)
     assert corner < 0.3
+    assert (none == 1).all()
+    torch.testing.assert_close(half, (1 + full) / 2)
 
 
 def test_ambient_light_does_not_know_of_distance():

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from lesionkit.scenes.config import LARGEST_BLUR
 
+Images = Float[Tensor, "b 3 h w"]
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -52,33 +54,22 @@ def camera_rays(camera: Camera, size_px: int) -> Float[Tensor, "b 3 h w"]:
 
 def intrinsics(camera: Camera, size_px: int) -> Float[Tensor, "b 3 3"]:
     """The matrix that takes (x/z, y/z, 1) to pixels, at the centre of the picture where nothing is distorted."""
-    across = size_px / 2 / camera.tan_half_view[:, 0] * (1 + camera.distortion[:, 0])
-    matrix = torch.zeros(len(across), 3, 3, device=across.device)
-    matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = across, across * camera.aspect[:, 0], 1
+    across = size_px / 2 / camera.tan_half_view * (1 + camera.distortion)
+    matrix = torch.diag_embed(torch.cat([across, across * camera.aspect, torch.ones_like(across)], dim=1))
     matrix[:, :2, 2] = size_px / 2
     return matrix
 
 
-def photograph(
-    light: Float[Tensor, "b 3 h w"], camera: Camera, inside: Float[Tensor, "b 1 h w"], shift: Tensor
-) -> Float[Tensor, "b 3 h w"]:
-    """The picture of the light that reaches the lens; `inside` as from `aperture`, `shift` as in `sensor`."""
-    image = sensor(expose(light, camera, inside), camera, shift) * inside
-    return burn_text(image, camera, shift)
-
-
-def expose(light: Float[Tensor, "b 3 h w"], camera: Camera, inside: Float[Tensor, "b 1 h w"]) -> Tensor:
-    """Auto-exposure on the mean of the visible part, vignette, tone curve, white balance, gamma."""
-    b, _, h, w = light.shape
-    gain = torch.ones(b, 1, 1, 1, device=light.device)
+def expose(light: Images, camera: Camera, inside: Float[Tensor, "b 1 h w"]) -> Images:
+    """Auto-exposure on the mean of what is `inside` the aperture, vignette, tone curve, white balance, gamma."""
+    gain = torch.ones(len(light), 1, 1, 1, device=light.device)
     level, gamma = light.mean(dim=1, keepdim=True), camera.gamma[:, :, None, None]
     count = inside.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
     for _ in range(4):  # the meter sees the tone-mapped picture, hence a short fixed-point iteration
         shown = (tone(level * gain, gamma) * inside).sum(dim=(1, 2, 3), keepdim=True) / count
         gain = gain * (camera.exposure[:, :, None, None] / shown.clamp_min(1e-4)) ** 1.6
-    rows = torch.linspace(-1, 1, h, device=light.device)[:, None]
-    columns = torch.linspace(-1, 1, w, device=light.device)[None]
-    fall = 1 - camera.vignette[:, :, None, None] * (rows**2 + columns**2)
+    side = torch.linspace(-1, 1, light.shape[3], device=light.device)
+    fall = 1 - camera.vignette[:, :, None, None] * (side[:, None] ** 2 + side**2)
     return tone(light * gain * fall.clamp_min(0.1) * camera.tint[:, :, None, None], gamma)
 
 
@@ -89,14 +80,12 @@ def tone(light: Tensor, gamma: Tensor) -> Tensor:
 
 def aperture(camera: Camera, size_px: int) -> Float[Tensor, "b 1 h w"]:
     """1 where the lens lets light through; the rest of the frame is black."""
-    side = torch.linspace(-1, 1, size_px, device=camera.aperture.device)[None]
-    rows, columns = side[:, :, None], side[:, None]
-    size = camera.aperture_radius[:, :, None]
-    round_ = (rows**2 + columns**2) < size**2
-    box = torch.maximum(rows.abs(), columns.abs()) < size * 0.97
-    octagon = box & ((rows.abs() + columns.abs()) < size * 1.36)
-    kind = camera.aperture[:, :, None]
-    inside = torch.where(kind == 0, True, torch.where(kind == 1, round_, octagon))
+    columns = torch.linspace(-1, 1, size_px, device=camera.aperture.device)
+    rows = columns[:, None]
+    kind, size = camera.aperture[:, :, None], camera.aperture_radius[:, :, None]
+    square = torch.maximum(rows.abs(), columns.abs()) < size * 0.97
+    octagon = square & (rows.abs() + columns.abs() < size * 1.36)
+    inside = (kind == 0) | ((kind == 1) & (rows**2 + columns**2 < size**2)) | ((kind == 2) & octagon)
     # the scope guide's picture, a dark box in the lower left corner
     left, low = camera.box[:, 0, None, None], camera.box[:, 1, None, None]
     boxed = (columns < 2 * left - 1) & (rows > 1 - 2 * low) & (left > 0)
@@ -109,7 +98,7 @@ def noise_bank() -> Float[Tensor, "3 r c"]:
     return torch.randn(3, 512, 512, generator=torch.Generator().manual_seed(20142))
 
 
-def _noise(shift: Tensor, h: int, w: int) -> Float[Tensor, "b 3 h w"]:
+def _noise(shift: Tensor, h: int, w: int) -> Images:
     """The bank's noise from each scene's place `shift` b×2 on; the bank repeats."""
     bank, device = noise_bank().to(shift.device), shift.device
     rows = (torch.arange(h, device=device) + shift[:, :1]) % bank.shape[1]
@@ -117,16 +106,15 @@ def _noise(shift: Tensor, h: int, w: int) -> Float[Tensor, "b 3 h w"]:
     return bank[:, rows[:, :, None], columns[:, None]].transpose(0, 1)
 
 
-def sensor(image: Float[Tensor, "b 3 h w"], camera: Camera, shift: Tensor) -> Float[Tensor, "b 3 h w"]:
-    """Defocus and motion blur, coarse colour, and noise that grows towards the dark. The noise is read from a bank at a
-    place of the scene's own (`shift`, b×2 integers), so that it is the same on every device and for every batch size.
-    """
+def sensor(image: Images, camera: Camera, shift: Tensor) -> Images:
+    """Defocus and motion blur, coarse colour, and noise that grows towards the dark, from a place of the scene's own in
+    `noise_bank` (`shift`, b×2 integers): the same on every device and for every batch size."""
     image = coarse_colour(blurred(image, camera.blur), camera.chroma)
     strength = camera.noise[:, :, None, None] * (1.3 - image)
     return (image + _noise(shift, *image.shape[2:]) * strength).clamp(0, 1)
 
 
-def blurred(image: Float[Tensor, "b 3 h w"], share: Float[Tensor, "b 2"]) -> Float[Tensor, "b 3 h w"]:
+def blurred(image: Images, share: Float[Tensor, "b 2"]) -> Images:
     """A Gaussian of its own sigma along x and y for each image; images without blur are left alone."""
     if not bool((share > 0).any()):
         return image
@@ -137,23 +125,21 @@ def blurred(image: Float[Tensor, "b 3 h w"], share: Float[Tensor, "b 2"]) -> Flo
     return torch.where((share > 0).any(dim=1)[:, None, None, None], soft, image)
 
 
-def coarse_colour(image: Float[Tensor, "b 3 h w"], on: Float[Tensor, "b 1"]) -> Float[Tensor, "b 3 h w"]:
+def coarse_colour(image: Images, on: Float[Tensor, "b 1"]) -> Images:
     """Colour at half the resolution of brightness (4:2:0) where `on` is 1."""
     grey = kornia.color.rgb_to_grayscale(image)
-    colour = F.avg_pool2d(image - grey, 2)
-    colour = F.interpolate(colour, scale_factor=2, mode="bilinear", align_corners=False)
+    colour = F.interpolate(F.avg_pool2d(image - grey, 2), scale_factor=2, mode="bilinear", align_corners=False)
     return torch.where(on[:, :, None, None] > 0, (grey + colour).clamp(0, 1), image)
 
 
-def burn_text(image: Float[Tensor, "b 3 h w"], camera: Camera, shift: Tensor) -> Float[Tensor, "b 3 h w"]:
+def burn_text(image: Images, camera: Camera, shift: Tensor) -> Images:
     """Five lines of eight 3×5 glyphs at the left margin of the images whose `text` is 1. What they say is noise: it is
     there so that a network learns that such things mean nothing."""
     h, w = image.shape[2:]
-    dot = max(1, h // 128)
+    dot, top = max(1, h // 128), int(0.3 * h)
     glyphs = _noise(shift, 5 * 8, 8 * 4)[:, 0] > 0.2
     glyphs[:, torch.arange(40) % 8 >= 5] = False  # the space between lines
     glyphs[:, :, torch.arange(32) % 4 == 3] = False  # and between glyphs
     glyphs = glyphs.repeat_interleave(dot, 1).repeat_interleave(dot, 2)[:, None]
-    top, left = int(0.3 * h), dot
-    lit = F.pad(glyphs.float(), (left, w - left - glyphs.shape[3], top, h - top - glyphs.shape[2]))
+    lit = F.pad(glyphs.float(), (dot, w - dot - glyphs.shape[3], top, h - top - glyphs.shape[2]))
     return torch.maximum(image, 0.85 * lit * (camera.text[:, :, None, None] > 0))

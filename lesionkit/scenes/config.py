@@ -97,9 +97,8 @@ class SceneConfig:
 
     @classmethod
     def examination(cls) -> "SceneConfig":
-        """What depth is learned from beside the others: any shape of colon through any lens, seen as it is while an
-        examination goes on, along a lumen that soon turns away or ends. Folds up to valves that nearly close it, light
-        from physical to hardly falling off, few lesions."""
+        """What depth is learned from beside the others: any colon through any lens, seen along a lumen that soon turns
+        away or ends; folds up to valves that nearly close it, light that falls off or hardly does, few lesions."""
         return replace(
             cls.hard(), name="examination", lesions=(1, 2), lesion_free=0.5, lookalikes=(0, 1), radius_mm=(13.0, 34.0),
             fold_depth_mm=(1.0, 18.0), fold_spacing_mm=(12.0, 70.0), fold_sharpness=(1.0, 16.0), fold_reach=0.55,

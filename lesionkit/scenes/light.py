@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lesionkit.scenes.march import length_of, scene_function
-from lesionkit.scenes.surface import Elements, Tube
+from lesionkit.scenes.surface import Elements, Scalars, Tube, Vectors
 
 TILES, TILE_PX = 12, 256
 OCCLUSION_MM = 4.0  # creases narrower than this are dark
@@ -23,7 +23,7 @@ BLOTCH, MOTTLE, VESSEL, GRAIN = range(4)
 
 @dataclass(frozen=True)
 class Appearance:
-    """Appearance of a scene; b×1 unless noted."""
+    """Colour and texture of a scene; b×1 unless noted."""
 
     tissue: Tensor  # b×3 albedo
     vessel_strength: Tensor
@@ -58,13 +58,9 @@ class Light:
 
 @lru_cache(maxsize=1)
 def texture_bank() -> Float[Tensor, "tiles 4 s s"]:
-    """Periodic noise tiles (blotch, mottle, vessels, grain), each of mean 0 and deviation 1.
-
-    Filtered white noise: a band of spatial frequencies a channel. Made once, always the same: a scene chooses its
-    tile and place, so the bank's own seed is not the run's.
-    """
-    generator = torch.Generator().manual_seed(20141)
-    white = torch.randn(TILES, 4, TILE_PX, TILE_PX, generator=generator)
+    """Periodic noise tiles (blotch, mottle, vessels, grain), each of mean 0 and deviation 1: white noise filtered to a
+    band of spatial frequencies. Always the same: a scene chooses its tile and place."""
+    white = torch.randn(TILES, 4, TILE_PX, TILE_PX, generator=torch.Generator().manual_seed(20141))
     fx, fy = torch.fft.fftfreq(TILE_PX) * TILE_PX, torch.fft.rfftfreq(TILE_PX) * TILE_PX
     frequency = torch.sqrt(fx[:, None] ** 2 + fy[None] ** 2)  # cycles a tile
     centre = torch.tensor([2.5, 14.0, 5.0, 48.0])[:, None, None]
@@ -73,13 +69,11 @@ def texture_bank() -> Float[Tensor, "tiles 4 s s"]:
     band[:, 0, 0] = 0
     noise = torch.fft.irfft2(torch.fft.rfft2(white) * band, s=(TILE_PX, TILE_PX))
     noise = noise / noise.std(dim=(2, 3), keepdim=True)
-    # the vessel channel is bent by the mottle, so that vessels wind
-    shift = noise[:, MOTTLE : MOTTLE + 1].roll(17, 2) * 0.05
-    noise[:, VESSEL : VESSEL + 1] += shift * 3
+    noise[:, VESSEL] += noise[:, MOTTLE].roll(17, 1) * 0.05 * 3  # so that vessels wind
     return noise
 
 
-def place_on_wall(tube: Tube, points: Float[Tensor, "b 3 n"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def place_on_wall(tube: Tube, points: Vectors) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Where on the wall the points lie, b×n each: turns around the tube, mm along it, x and y in mm from its centre."""
     x, y, z = tube.straighten(*points.unbind(1))
     centre_x, centre_y = tube.centre(z)
@@ -91,8 +85,7 @@ def wall_texture(tube: Tube, look: Appearance, place: tuple[Tensor, ...], rate: 
     """The noise channels on the wall; `rate` times as fine. They lie around the tube, and across it where the wall
     comes near the axis, as a blind end and high folds do: around it all would meet there in a star."""
     turns, along, x, y = place
-    tiles_around = rate * 6.28318 * tube.radius / look.texture_mm
-    around = torch.round(tiles_around).clamp_min(1)  # whole tiles, or a seam would show
+    around = torch.round(rate * 6.28318 * tube.radius / look.texture_mm).clamp_min(1)  # whole tiles, or a seam shows
     tiles = F.pad(texture_bank().to(along.device)[look.tile[:, 0].long()], (0, 1, 0, 1), mode="circular")
 
     def read(u: Tensor, v: Tensor) -> Float[Tensor, "b 4 n"]:
@@ -103,14 +96,13 @@ def wall_texture(tube: Tube, look: Appearance, place: tuple[Tensor, ...], rate: 
     from_axis = torch.sqrt(x**2 + y**2) / tube.radius
     share = ((OUTER_SHARE - from_axis) / (OUTER_SHARE - INNER_SHARE)).clamp(0, 1)
     share = (share * share * (3 - 2 * share))[:, None]
-    mixed = (1 - share) * read(turns * around, along * scale)
-    mixed = mixed + share * read(x * scale, y * scale)
+    mixed = (1 - share) * read(turns * around, along * scale) + share * read(x * scale, y * scale)
     return mixed / torch.sqrt(share**2 + (1 - share) ** 2)  # a mean of two noises would be a weaker noise
 
 
 def albedo(
-    tube: Tube, elements: Elements, look: Appearance, points: Float[Tensor, "b 3 n"], pixel_mm: Float[Tensor, "b n"]
-) -> tuple[Float[Tensor, "b 3 n"], Tensor, Tensor]:
+    tube: Tube, elements: Elements, look: Appearance, points: Vectors, pixel_mm: Scalars
+) -> tuple[Vectors, Tensor, Scalars]:
     """Surface colour, the instance number (b×n; i + 1 on lesion i, else 0), and the texture's fine grain."""
     place = place_on_wall(tube, points)
     noise = wall_texture(tube, look, place)
@@ -119,7 +111,7 @@ def albedo(
     covered = pattern = torch.zeros_like(x)
     colour = look.tissue[:, :, None] * (1 + look.blotch[:, :, None] * noise[:, None, BLOTCH]).clamp(0.35, 1.9)
     wall = tube.inside(x, y, z)
-    for i in range(elements.count):
+    for i in range(elements.radius.shape[1]):
         reach = elements.footprint(i, x, y, z)
         flat = elements.height[:, i, None] <= 0
         on = torch.where(flat, reach < 1, elements.outside(i, x, y, z) <= wall + 0.02)
@@ -138,42 +130,34 @@ def albedo(
     return (colour * (1 - vessel * line[:, None]) * grain).clamp(0.01, 1), instance, noise[:, GRAIN] * fine
 
 
-def _vessels(tube: Tube, look: Appearance, place: tuple[Tensor, ...], noise: Tensor) -> Float[Tensor, "b n"]:
+def _vessels(tube: Tube, look: Appearance, place: tuple[Tensor, ...], noise: Tensor) -> Scalars:
     """Level sets of a noise are closed loops; where another noise thins them out they become branches."""
     there = 1 - look.vessel_patches * torch.sigmoid(4 * (noise[:, MOTTLE] + 0.7 * noise[:, BLOTCH]))
     width = look.vessel_width * there.clamp_min(0.05)
     line = torch.exp(-((noise[:, VESSEL] / width) ** 2)) * look.vessel_strength
     if bool((look.fine_vessels > 0).any()):
-        # the next order is the same kind of noise, read from a tile at twice the rate and with some of the first
-        # added, so that its lines leave those of the first
+        # the same kind of noise at twice the rate; with some of the first added, its lines leave those of the first
         twig = wall_texture(tube, look, place, rate=2.0)[:, VESSEL] + 0.5 * noise[:, VESSEL]
         line = torch.maximum(line, torch.exp(-((twig / (0.8 * width)) ** 2)) * look.fine_vessels)
     return line * there
 
 
-def openness(
-    tube: Tube, elements: Elements | None, normal: Float[Tensor, "b 3 n"], points: Float[Tensor, "b 3 n"]
-) -> Float[Tensor, "b n"]:
-    """1 on an open wall, towards 0 in a crease: how far a step of OCCLUSION_MM off the surface leads away from it."""
-    value = scene_function(tube, elements, *(points + OCCLUSION_MM * normal).unbind(1))
-    return (value / OCCLUSION_MM).clamp(0, 1)
+def ambient_occlusion(tube: Tube, elements: Elements | None, light: Light, normal: Vectors, points: Vectors) -> Scalars:
+    """A factor on the surface colour: 1 on an open wall, towards 1 − occlusion in a crease, which a step of
+    OCCLUSION_MM off the surface does not lead away from."""
+    if not bool((light.occlusion > 0).any()):
+        return torch.ones_like(points[:, 0])
+    away = scene_function(tube, elements, *(points + OCCLUSION_MM * normal).unbind(1)) / OCCLUSION_MM
+    return 1 - light.occlusion * (1 - away.clamp(0, 1))
 
 
 def radiance(
-    colour: Float[Tensor, "b 3 n"],
-    normal: Float[Tensor, "b 3 n"],
-    points: Float[Tensor, "b 3 n"],
-    rotation: Float[Tensor, "b 3 3"],
-    look: Appearance,
-    light: Light,
-    grain: Float[Tensor, "b n"],
-    open_: Float[Tensor, "b n"],
-) -> Float[Tensor, "b 3 n"]:
+    colour: Vectors, normal: Vectors, points: Vectors, rotation: Tensor, look: Appearance, light: Light, grain: Scalars
+) -> Vectors:
     """Light that reaches the lens: Lambert, a wet highlight, fall-off with the distance from each lamp, and what the
     walls throw back at each other. Without a unit, since `expose` sets the level. No lamp casts a shadow that the lens
-    could see: both are a few mm apart."""
+    could see: both are a few mm apart. `rotation` b×3×3 is the camera's, which carries the lamps."""
     to_eye = -F.normalize(points, dim=1)
-    colour = colour * (1 - light.occlusion * (1 - open_))[:, None]
     total = colour * (light.ambient / REFERENCE_MM**2)[:, None]
     for i, share in enumerate((light.balance, 1 - light.balance)):
         if not bool((share > 0).any()):

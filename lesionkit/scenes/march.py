@@ -15,17 +15,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from lesionkit.scenes.surface import FAR_MM, Elements, Tube, complete, inside
+from lesionkit.scenes.surface import FAR_MM, Elements, Scalars, Tube, Vectors, complete, inside
 
 NEAR_MM = 0.5
+_program: Callable[..., Tensor] = inside
 
 
 def scene_function(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """f at the points b×n, by `surface.inside` or the program that `evaluated_by` has put in its place."""
     return _program(tube, elements, x, y, z)
-
-
-_program: Callable[..., Tensor] = inside
 
 
 @contextmanager
@@ -41,9 +39,8 @@ def evaluated_by(program: Callable[..., Tensor]) -> Iterator[None]:
 
 def compiled() -> AbstractContextManager[None]:
     """Inside it scenes are rendered by what torch.compile makes of f: one loop in place of some hundred passes over
-    memory, for thousands of scenes (`benchmarks/scenes.py --compiled` measures the gain). The same scenes up to
-    rounding. The first call compiles, about a minute on a CPU, and needs a C++ compiler there (torch's error says so
-    where there is none)."""
+    memory, for thousands of scenes. The same scenes up to rounding. The first call compiles, about a minute on a CPU,
+    and needs a C++ compiler there (torch's error says so where there is none)."""
     return evaluated_by(_compiled())
 
 
@@ -55,22 +52,17 @@ def _compiled() -> Callable[..., Tensor]:
 
 
 def march(
-    tube: Tube, elements: Elements | None, rays: Tensor, start: Tensor, steps: int, slope: float = 1.7
-) -> Float[Tensor, "b n"]:
-    """Follow the rays b×3×n (z in the camera's frame is 1) from `start` b×n; returns the depth in mm.
-
-    The parameter along a ray is the depth itself, because the rays have unit length along the optical axis.
-    `slope` is how much steeper than a distance f is taken to be.
-    """
-    length = length_of(rays) * slope
-    depth = start
+    tube: Tube, elements: Elements | None, rays: Vectors, start: Scalars, steps: int, slope: float = 1.7
+) -> Scalars:
+    """Follow the rays from the depths `start`; returns the depths in mm. They are the parameter along a ray, which has
+    unit length along the optical axis. `slope` is how much steeper than a distance f is taken to be."""
+    depth, length = start, length_of(rays) * slope
     for _ in range(steps):
         depth = (depth + _along(tube, elements, rays, depth) / length).clamp(NEAR_MM, FAR_MM)
     return depth
 
 
 def _along(tube: Tube, elements: Elements | None, rays: Tensor, depth: Tensor) -> Tensor:
-    """f b×n at that depth of the rays."""
     return scene_function(tube, elements, *(depth * rays[:, c] for c in range(3)))
 
 
@@ -96,17 +88,14 @@ def coarse_to_fine(tube: Tube, elements: Elements | None, rays: Float[Tensor, "b
     return finish_rays(tube, elements, rays.flatten(2), depth).view(b, h, w)
 
 
-def polish(
-    tube: Tube, elements: Elements | None, rays: Float[Tensor, "b 3 n"], depth: Float[Tensor, "b n"], steps: int = 4
-) -> Float[Tensor, "b n"]:
+def polish(tube: Tube, elements: Elements | None, rays: Vectors, depth: Scalars) -> Scalars:
     """Secant steps towards the surface: where a ray grazes a wall, f falls slowly along it and shortened steps creep.
-
     A step is at most four times the cautious one, so that a ray near an edge does not jump through what it should hit.
     """
     cautious = length_of(rays) * 1.7
     value = _along(tube, elements, rays, depth)
     step = value / cautious
-    for _ in range(steps):
+    for _ in range(4):
         depth = (depth + step).clamp(NEAR_MM, FAR_MM)
         before, value = value, _along(tube, elements, rays, depth)
         fall = (before - value) / torch.where(step.abs() < 1e-6, torch.ones_like(step), step)  # of f per mm of depth
@@ -114,19 +103,16 @@ def polish(
     return depth
 
 
-def finish_rays(
-    tube: Tube, elements: Elements | None, rays: Float[Tensor, "b 3 n"], depth: Float[Tensor, "b n"]
-) -> Float[Tensor, "b n"]:
+def finish_rays(tube: Tube, elements: Elements | None, rays: Vectors, depth: Scalars) -> Scalars:
     """Marches the worst twelfth of the rays to their end. What grazes a fold or an edge creeps along it in small
     steps; those few pixels are the ones on which depth edges are judged."""
-    left = _along(tube, elements, rays, depth).abs() / depth
-    worst = left.topk(depth.shape[1] // 12, dim=1).indices
+    worst = (_along(tube, elements, rays, depth).abs() / depth).topk(depth.shape[1] // 12, dim=1).indices
     chosen = rays.gather(2, worst[:, None].expand(-1, 3, -1))
     settled = march(tube, elements, chosen, depth.gather(1, worst), steps=70)
     return depth.scatter(1, worst, settled)
 
 
-def normals(tube: Tube, elements: Elements | None, points: Float[Tensor, "b 3 n"]) -> Float[Tensor, "b 3 n"]:
+def normals(tube: Tube, elements: Elements | None, points: Vectors) -> Vectors:
     """Unit normals at surface points, towards the lumen: the gradient of f from four points of a tetrahedron."""
     epsilon = 0.004 * length_of(points) + 0.02
     total = torch.zeros_like(points)

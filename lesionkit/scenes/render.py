@@ -1,12 +1,11 @@
 """Rendered endoluminal scenes with exact depth, masks and lesion sizes: the kit's embedded data.
 
-A camera inside a bent, folded tube; lesions as bumps on its wall; one lamp beside the lens. Every scene is drawn from
-its own random stream, keyed by the seed and its number: scene 7 of seed 0 is the same picture whatever the batch, the
-device (up to rounding) or the number of scenes asked for.
+A camera inside a bent, folded tube; lesions as bumps on its wall; lamps beside the lens. Every scene is drawn from its
+own random stream, keyed by the seed and its number: scene 7 of seed 0 is the same picture whatever the batch, the
+device (up to rounding) or the number of scenes asked for. `config` says what is drawn, `sampling` draws it, `surface`
+is the geometry, `march` finds where rays meet it, `light` is colour and light, `camera` the imaging chain.
 
 Letters: b scenes, h = w = size_px, k elements a scene. Depth in mm along the optical axis, near is small.
-`config` says what is drawn at random, `sampling` draws it, `surface` is the geometry, `march` finds where rays meet
-it, `light` is colour and light, `camera` the imaging chain.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,17 +14,17 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lesionkit.devices import resolve
-from lesionkit.scenes.camera import Camera, aperture, camera_rays, intrinsics, photograph
+from lesionkit.scenes.camera import Camera, aperture, burn_text, camera_rays, expose, intrinsics, sensor
 from lesionkit.scenes.config import MAX_ELEMENTS, SceneConfig
-from lesionkit.scenes.light import Appearance, Light, albedo, openness, radiance
+from lesionkit.scenes.light import Appearance, Light, albedo, ambient_occlusion, radiance
 from lesionkit.scenes.march import coarse_to_fine, length_of, march, normals
-from lesionkit.scenes.sampling import Arrays, SceneParameters, SceneSampler, collate, draw
+from lesionkit.scenes.sampling import Arrays, SceneParameters, draw
 from lesionkit.scenes.surface import Elements, Tube
 
 CHUNK = 16  # scenes rendered at a time: bounds the memory, and fits a processor's cache
@@ -51,9 +50,8 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Scenes:
-    """Rendered scenes: image b×3×h×w in [0, 1], depth b×1×h×w in mm, mask b×1×h×w {0, 1}, lesions per scene,
-    instance b×1×h×w (0 no lesion, else Lesion.index), intrinsics b×3×3 (the camera matrix, in pixels; pixel centres at
-    halves), distortion b (k of a barrel, see `Camera`)."""
+    """Rendered scenes: image in [0, 1], depth in mm, mask {0, 1}, lesions per scene, instance (0 no lesion, else
+    Lesion.index), intrinsics (camera matrix in pixels; pixel centres at halves), distortion (`Camera`'s k)."""
 
     image: Float[Tensor, "b 3 h w"]
     depth: Float[Tensor, "b 1 h w"]
@@ -71,20 +69,14 @@ class Scenes:
 
     @staticmethod
     def join(parts: list["Scenes"]) -> "Scenes":
-        tensors = {f.name: [getattr(p, f.name) for p in parts] for f in fields(Scenes) if f.name != "lesions"}
-        lesions = tuple(one for p in parts for one in p.lesions)
-        return Scenes(lesions=lesions, **{name: torch.cat(values) for name, values in tensors.items()})
+        tensors = {name: torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0]) if name != "lesions"}
+        return Scenes(lesions=tuple(one for p in parts for one in p.lesions), **tensors)
 
 
 def render_scenes(
-    n: int,
-    size_px: int = 128,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    config: SceneConfig | None = None,
-    first: int = 0,
-    workers: int = 0,
-) -> Scenes:
+    n: int, size_px: int = 128, seed: int = 0, device: str | torch.device = "auto",
+    config: SceneConfig | None = None, first: int = 0, workers: int = 0,
+) -> Scenes:  # fmt: skip
     """Render `n` scenes of size_px × size_px pixels, numbers first, first + 1, … of the stream `seed`.
 
     workers: processes of torch's DataLoader that draw the random numbers ahead of the renderer, which on a GPU waits
@@ -95,25 +87,15 @@ def render_scenes(
 
 
 def stream_scenes(
-    n: int,
-    size_px: int = 128,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    config: SceneConfig | None = None,
-    first: int = 0,
-    workers: int = 0,
-) -> Iterator[Scenes]:
+    n: int, size_px: int = 128, seed: int = 0, device: str | torch.device = "auto",
+    config: SceneConfig | None = None, first: int = 0, workers: int = 0,
+) -> Iterator[Scenes]:  # fmt: skip
     """As `render_scenes`, in chunks: the memory stays the same however many are asked for."""
     check_request(n, size_px)
     config, device = config or SceneConfig.standard(), resolve(str(device))
-    draws = DataLoader(
-        range(first, first + n),
-        batch_size=chunk_size(size_px, device),
-        collate_fn=partial(draw, seed, config=config),
-        num_workers=workers,
-        generator=torch.Generator(),  # a loader takes a number from it, which the global one would miss
-    )
-    for drawn in draws:
+    # a loader takes a number from its generator, which the global one would miss
+    how = {"batch_size": chunk_size(size_px, device), "num_workers": workers, "generator": torch.Generator()}
+    for drawn in DataLoader(range(first, first + n), collate_fn=partial(draw, seed, (config,)), **how):
         yield _render(drawn, size_px, device)
 
 
@@ -131,53 +113,38 @@ def check_request(n: int, size_px: int) -> None:
 
 
 def render_variants(
-    configs: Sequence[SceneConfig],
-    size_px: int = 128,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    number: int = 0,
+    configs: Sequence[SceneConfig], size_px: int = 128, seed: int = 0, device: str = "auto", number: int = 0
 ) -> Scenes:
     """One scene, number `number` of the stream `seed`, once under each configuration: what differs between the
     pictures is what differs between the configurations. For a handful of them; they are rendered in one go."""
-    draws = [SceneSampler(np.random.default_rng([seed, number]), config) for config in configs]
-    return _render(collate(draws), size_px, resolve(str(device)))
+    return _render(draw(seed, configs, (number,)), size_px, resolve(str(device)))
 
 
 @torch.no_grad()
 def _render(drawn: SceneParameters, size_px: int, device: torch.device) -> Scenes:
     tube, camera = as_tensors(Tube, drawn.tube, device), as_tensors(Camera, drawn.camera, device)
+    look, light = as_tensors(Appearance, drawn.appearance, device), as_tensors(Light, drawn.light, device)
     rays, inside = camera_rays(camera, size_px), aperture(camera, size_px)
     elements = place_elements(drawn, tube, rays, inside)
     depth = coarse_to_fine(tube, elements, rays)
     points, pixel_mm = (rays * depth[:, None]).flatten(2), depth.flatten(1) * camera.tan_half_view * 2 / size_px
-    lit, instance = _shade(drawn, tube, elements, camera, points, pixel_mm)
+    colour, instance, grain = albedo(tube, elements, look, points, pixel_mm)
+    normal = normals(tube, elements, points)
+    colour = colour * ambient_occlusion(tube, elements, light, normal, points)[:, None]
+    lit = radiance(colour, normal, points, camera.rotation, look, light, grain).view_as(rays)
     shift = torch.from_numpy(drawn.noise_shift).to(device)
-    image = photograph(lit.view_as(rays), camera, inside, shift)
+    image = burn_text(sensor(expose(lit, camera, inside), camera, shift) * inside, camera, shift)
     instance, lesions = _visible_lesions(drawn, elements, instance.view_as(inside) * inside.long())
     mask, matrix = (instance > 0).float(), intrinsics(camera, size_px)
     return Scenes(image, depth[:, None], mask, lesions, instance.float(), matrix, camera.distortion[:, 0])
 
 
-def _shade(
-    drawn: SceneParameters, tube: Tube, elements: Elements, camera: Camera, points: Tensor, pixel_mm: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Light b×3×n from the points, and the number of the lesion b×n that each lies on, else 0."""
-    appearance = as_tensors(Appearance, drawn.appearance, points.device)
-    light = as_tensors(Light, drawn.light, points.device)
-    colour, instance, grain = albedo(tube, elements, appearance, points, pixel_mm)
-    normal = normals(tube, elements, points)
-    dark_creases = bool((light.occlusion > 0).any())  # another look at the whole scene, where one of them asks for it
-    open_ = openness(tube, elements, normal, points) if dark_creases else torch.ones_like(grain)
-    return radiance(colour, normal, points, camera.rotation, appearance, light, grain, open_), instance
-
-
 def place_elements(drawn: SceneParameters, tube: Tube, rays: Tensor, inside: Tensor) -> Elements:
     """Puts every element where a randomly chosen pixel meets the wall, so that it can be seen."""
     pixels = torch.from_numpy(drawn.candidates).to(rays.device)  # b×k×t×2 in [-1, 1], t tries for each element
-    candidate = F.grid_sample(
-        torch.cat([rays, inside], dim=1), pixels.flatten(1, 2)[:, None], align_corners=False, mode="nearest"
-    )[:, :, 0]
-    direction, seen = candidate[:, :3], candidate[:, 3]
+    places = pixels.flatten(1, 2)[:, None]
+    found = F.grid_sample(torch.cat([rays, inside], dim=1), places, mode="nearest", align_corners=False)[:, :, 0]
+    direction, seen = found[:, :3], found[:, 3]
     depth = march(tube, None, direction, torch.full_like(seen, 0.5), steps=44)
     base = direction * depth[:, None]
     b, k, tries = pixels.shape[:3]
@@ -192,7 +159,7 @@ def place_elements(drawn: SceneParameters, tube: Tube, rays: Tensor, inside: Ten
 
 def _build_elements(drawn: SceneParameters, base: Tensor, up: Tensor, largest: Tensor) -> Elements:
     """base, up: b×3×k; largest: the radius b×k that an element may have."""
-    device, up = base.device, up.transpose(1, 2)
+    device, base, up = base.device, base.transpose(1, 2), up.transpose(1, 2)
     shape = {name: torch.from_numpy(values).to(device) for name, values in drawn.shape.items()}
     shape["radius"] = torch.minimum(shape["radius"], largest)
     shape["height"] = shape["height"] * shape["radius"]
@@ -200,20 +167,10 @@ def _build_elements(drawn: SceneParameters, base: Tensor, up: Tensor, largest: T
     helper = torch.tensor([0.3, 0.2, 1.0], device=device).expand_as(up)
     side = F.normalize(torch.linalg.cross(up, helper), dim=2)
     along = side * torch.cos(turn) + torch.linalg.cross(up, side) * torch.sin(turn)
-    return Elements(
-        base=base.transpose(1, 2),
-        up=up,
-        along=along,
-        across=torch.linalg.cross(up, along),
-        is_lesion=torch.from_numpy(np.array(drawn.paris) != "").to(device),
-        raised=_in_any_scene(drawn.shape["height"] > 0),
-        sunk=_in_any_scene(drawn.shape["height"] < 0),
-        **shape,
-    )
-
-
-def _in_any_scene(which: Bool[np.ndarray, "b k"]) -> tuple[int, ...]:
-    return tuple(np.flatnonzero(which.any(axis=0)).tolist())
+    across, is_lesion = torch.linalg.cross(up, along), torch.from_numpy(drawn.paris != "").to(device)
+    height = drawn.shape["height"]
+    raised, sunk = (tuple(np.flatnonzero(some.any(axis=0)).tolist()) for some in (height > 0, height < 0))
+    return Elements(base, up, along, across, is_lesion=is_lesion, raised=raised, sunk=sunk, **shape)
 
 
 def _visible_lesions(
@@ -223,14 +180,13 @@ def _visible_lesions(
     counts = torch.stack([(instance == i + 1).sum(dim=(1, 2, 3)) for i in range(MAX_ELEMENTS)], dim=1)
     seen = elements.is_lesion & (elements.radius > 0) & (counts >= MIN_VISIBLE_PX)  # b×k
     distance = length_of(elements.base.transpose(1, 2))
-    size, far, area = (values.tolist() for values in (2 * elements.radius, distance, counts))
-    lesions: list[list[Lesion]] = [[] for _ in range(len(drawn))]
+    # in the order of Lesion's fields
+    listed = [values.tolist() for values in (drawn.paris, 2 * elements.radius, distance, drawn.strength, counts)]
+    lesions: list[list[Lesion]] = [[] for _ in drawn.paris]
     for row, i in seen.nonzero().tolist():
-        contrast = float(drawn.strength[row, i])
-        lesions[row].append(Lesion(drawn.paris[row][i], size[row][i], far[row][i], contrast, area[row][i], i + 1))
-    keep = F.pad(seen, (1, 0))  # number 0 is no element
-    kept = keep.gather(1, instance.flatten(1)).view_as(instance)
-    return instance * kept, tuple(map(tuple, lesions))
+        lesions[row].append(Lesion(*(values[row][i] for values in listed), i + 1))
+    kept = F.pad(seen, (1, 0)).gather(1, instance.flatten(1))  # number 0 is no element
+    return instance * kept.view_as(instance), tuple(map(tuple, lesions))
 
 
 def as_tensors(cls: type, arrays: Arrays, device: torch.device) -> Tube | Camera | Appearance | Light:

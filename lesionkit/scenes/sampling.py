@@ -44,23 +44,17 @@ class SceneParameters:
     shape: Arrays  # b×k each: the elements'
     candidates: np.ndarray  # b×k×t×2 in [−1, 1]: places in the picture where an element may stand, tried in turn
     noise_shift: np.ndarray  # b×2
-    paris: tuple[tuple[str, ...], ...]  # of each element; "" is a look-alike
+    paris: np.ndarray  # b×k: class of each element; "" is a look-alike
     strength: np.ndarray  # b×k: contrast of each element
 
-    def __len__(self) -> int:
-        return len(self.paris)
 
-
-def draw(seed: int, numbers: Sequence[int], config: SceneConfig) -> SceneParameters:
-    """The scenes with these numbers of the stream `seed`."""
-    return collate([SceneSampler(np.random.default_rng([seed, number]), config) for number in numbers])
-
-
-def collate(scenes: Sequence["SceneSampler"]) -> SceneParameters:
-    """A batch of scenes; they may be of several configurations."""
+def draw(seed: int, configs: Sequence[SceneConfig], numbers: Sequence[int]) -> SceneParameters:
+    """The scenes with these numbers of the stream `seed`, all of them under each of the configurations."""
+    scenes = [SceneSampler(seed, number, config) for config in configs for number in numbers]
 
     def stack(part: str) -> Arrays:
-        return {name: _rows([getattr(one, part)[name] for one in scenes]) for name in getattr(scenes[0], part)}
+        rows = {name: np.float32([getattr(one, part)[name] for one in scenes]) for name in getattr(scenes[0], part)}
+        return {name: values if values.ndim > 1 else values[:, None] for name, values in rows.items()}
 
     def of_elements(name: str) -> np.ndarray:
         return np.array([[element[name] for element in one.elements] for one in scenes])
@@ -68,32 +62,27 @@ def collate(scenes: Sequence["SceneSampler"]) -> SceneParameters:
     return SceneParameters(
         **{part: stack(part) for part in ("tube", "camera", "appearance", "light")},
         shape={name: of_elements(name).astype(np.float32) for name in SHAPE},
-        candidates=_rows([one.candidates for one in scenes]),
+        candidates=np.float32([one.candidates for one in scenes]),
         noise_shift=np.array([one.noise_shift for one in scenes]),
-        paris=tuple(tuple(element["paris"] for element in one.elements) for one in scenes),
+        paris=of_elements("paris"),
         strength=of_elements("strength"),
     )
 
 
-def _rows(values: list) -> np.ndarray:
-    rows = np.array(values, dtype=np.float32)
-    return rows if rows.ndim > 1 else rows[:, None]
-
-
 class SceneSampler:
-    """Every random number of one scene, drawn in a fixed order from the scene's own generator."""
+    """Every random number of scene `number` of the stream `seed`, drawn in a fixed order from its own generators."""
 
-    def __init__(self, rng: np.random.Generator, config: SceneConfig):
-        self.rng, self.config = rng, config
+    def __init__(self, seed: int, number: int, config: SceneConfig):
+        self.config, self.rng = config, np.random.default_rng([seed, number])
         # what came later draws from a stream of its own, so that the scenes of the lessons stay the ones they were
-        self.extra, self.later = rng.spawn(2)
+        self.extra, self.later = self.rng.spawn(2)
         self.tube = self._tube()
         self.camera = self._camera()
         self.elements = self._elements()
-        self.candidates = rng.uniform(-0.8, 0.8, size=(MAX_ELEMENTS, 24, 2))
+        self.candidates = self.rng.uniform(-0.8, 0.8, size=(MAX_ELEMENTS, 24, 2))
         self.appearance = self._appearance()
         self.light = self._light()
-        self.noise_shift = rng.integers(0, 60_000, size=2)
+        self.noise_shift = self.rng.integers(0, 60_000, size=2)
 
     def _tube(self) -> dict[str, float]:
         config, uniform, extra, later = self.config, self.rng.uniform, self.extra.uniform, self.later.uniform
@@ -124,26 +113,23 @@ class SceneSampler:
         tube["fold_depth"] = min(tube["fold_depth"], 0.45 * tube["fold_spacing"])  # folds lean, they do not stand
         # a rim rounder than the tube is wide or the end is far would leave no room for the lens
         tube["end_round"] = min(tube["end_round"], 1.6 * radius, 1.6 * tube["end"])
-        room = radius - 1.6 * tube["fold_depth"] - swell - 3.5  # the lens stays clear of folds
-        away = min(away, max(room, 0.0))
+        away = min(away, max(radius - 1.6 * tube["fold_depth"] - swell - 3.5, 0.0))  # the lens stays clear of folds
         return {**tube, "offset_x": away * np.cos(angle), "offset_y": away * np.sin(angle)}
 
     def _camera(self) -> dict[str, object]:
         config, uniform, extra = self.config, self.rng.uniform, self.extra.uniform
         tilt = np.radians(config.tilt_degrees) * uniform() ** config.tilt_power
-        about, roll = uniform(0, TURN), uniform(0, TURN)
-        view = np.radians(uniform(*config.view_degrees))
-        aperture = self.rng.choice(3, p=(1 - config.masked, config.masked * 3 / 7, config.masked * 4 / 7))
-        warm = uniform(-config.cast * 2 / 3, config.cast)
         return {
+            "rotation": _rotation(tilt, uniform(0, TURN), uniform(0, TURN)),
+            "tan_half_view": np.tan(np.radians(uniform(*config.view_degrees)) / 2),
+            "aperture": self.rng.choice(3, p=(1 - config.masked, config.masked * 3 / 7, config.masked * 4 / 7)),
+            "tint": 1 + uniform(-config.cast * 2 / 3, config.cast) * np.array([1, 0, -0.8]),
             "aspect": np.exp(extra(*np.log(config.aspect))), "distortion": extra(*config.distortion),
             "gamma": extra(*config.gamma), "blur": self._blur(),
             "chroma": extra() < config.chroma, "text": extra() < config.overlays,
             "box": extra((0.2, 0.2), (0.38, 0.42)) * (extra() < config.overlays),
-            "tan_half_view": np.tan(view / 2), "rotation": _rotation(tilt, about, roll),
-            "exposure": uniform(*config.exposure) * config.light, "tint": np.array([1 + warm, 1.0, 1 - 0.8 * warm]),
-            "vignette": uniform(0.0, 0.3), "noise": uniform(*config.noise),
-            "aperture": aperture, "aperture_radius": uniform(0.92, 1.12),
+            "exposure": uniform(*config.exposure) * config.light, "vignette": uniform(0.0, 0.3),
+            "noise": uniform(*config.noise), "aperture_radius": uniform(0.92, 1.12),
         }  # fmt: skip
 
     def _blur(self) -> np.ndarray:
@@ -155,14 +141,11 @@ class SceneSampler:
 
     def _light(self) -> dict[str, object]:
         config, extra = self.config, self.extra.uniform
-        angle, apart = extra(0, TURN), extra(2.0, 4.3)  # the second lamp stands about opposite
-        reach = extra(*config.lamp_mm)
-        two = config.lamp_mm[1] > 0 and extra() < 0.5
-        angles = np.array([angle, angle + apart])
+        angles = extra(0, TURN) + np.array([0, extra(2.0, 4.3)])  # the second lamp stands about opposite
         return {
-            "lamps": reach * np.stack([np.cos(angles), np.sin(angles)], axis=1),
-            "balance": extra(0.4, 0.6) if two else 1.0, "fall_off": extra(*config.fall_off),
-            "wrap": extra(*config.wrap), "ambient": extra(*config.ambient), "occlusion": extra(*config.occlusion),
+            "lamps": extra(*config.lamp_mm) * np.stack([np.cos(angles), np.sin(angles)], axis=1),
+            "balance": extra(0.4, 0.6) if config.lamp_mm[1] > 0 and extra() < 0.5 else 1.0,
+            **{name: extra(*getattr(config, name)) for name in ("fall_off", "wrap", "ambient", "occlusion")},
         }  # fmt: skip
 
     def _elements(self) -> list[dict[str, object]]:
@@ -197,12 +180,10 @@ class SceneSampler:
             "colour": colour + self.rng.normal(0, 0.04, 3),
             "strength": uniform(0.5, 0.95) if residue else uniform(0.2, 0.6), "pattern": 0.8 if residue else 0.0,
         }  # fmt: skip
-        return common | self._odd() if self.extra.uniform() < self.config.odd_lookalikes else common
-
-    def _odd(self) -> dict[str, object]:
-        """What of a look-alike is different on a bubble, a strand of mucus, or a diverticulum."""
-        kind = ODD_LOOKALIKES[self.extra.integers(3)]
-        return {name: self.extra.uniform(*v) if isinstance(v, tuple) else v for name, v in kind.items()}
+        if self.extra.uniform() >= self.config.odd_lookalikes:
+            return common
+        odd = ODD_LOOKALIKES[self.extra.integers(3)]
+        return common | {name: self.extra.uniform(*v) if isinstance(v, tuple) else v for name, v in odd.items()}
 
     def _appearance(self) -> dict[str, object]:
         config, uniform, extra = self.config, self.rng.uniform, self.extra.uniform
@@ -224,8 +205,7 @@ class SceneSampler:
 
 def _rotation(tilt: float, about: float, roll: float) -> np.ndarray:
     """Camera to tube: a roll about the optical axis, then a tilt of it towards the direction `about`."""
-    axis = np.array([-np.sin(about), np.cos(about), 0.0])
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    cross = np.cross(np.eye(3), [-np.sin(about), np.cos(about), 0.0])
     lean = np.eye(3) + np.sin(tilt) * cross + (1 - np.cos(tilt)) * cross @ cross
     spin = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
     return lean @ spin

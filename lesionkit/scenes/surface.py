@@ -4,16 +4,18 @@ Letters: b scenes, n points a scene, k elements on the wall (lesions and look-al
 Everything is in millimetres, in the camera's frame turned into the tube's: x right, y down, z along the tube.
 
 The function, f, is positive in the lumen and negative in the tissue. It is *not* a true distance (folds are steep).
-`march` finds where rays meet it.
 """
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+Vectors, Scalars = Float[Tensor, "b 3 n"], Float[Tensor, "b n"]  # one for each point
 FAR_MM = 220.0  # nothing is seen further away; the light is gone long before
+FEATURES = frozenset({"corner", "swell", "uneven folds"})  # of a tube; what no scene of a batch has is not computed
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,9 @@ class Tube:
     corner_about: Tensor  # towards which side
 
     def straighten(self, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Points b×n in coordinates in which the corner is straight: z becomes the length along the arc.
-
-        Exact on the centre line; lengths along the tube shrink towards the inside of the corner.
-        """
-        if not self.has_corner:
+        """Points b×n in coordinates in which the corner is straight: z becomes the length along the arc, which is exact
+        on the centre line and too short towards the inside of the corner."""
+        if "corner" not in self.features:
             return x, y, z
         cos, sin = torch.cos(self.corner_about), torch.sin(self.corner_about)
         inward, sideways = cos * x + sin * y, cos * y - sin * x
@@ -67,17 +67,10 @@ class Tube:
         return x, y, torch.where(turned, self.corner_start + self.corner_radius * angle, z)
 
     @cached_property
-    def has_corner(self) -> bool:
-        """Whether any of the scenes has one: the march leaves out what none of them has."""
-        return bool((self.corner_start < FAR_MM).any())
-
-    @cached_property
-    def is_swollen(self) -> bool:
-        return bool((self.swell > 0).any())
-
-    @cached_property
-    def is_uneven(self) -> bool:
-        return bool((self.fold_uneven > 0).any())
+    def features(self) -> frozenset[str]:
+        """Which of FEATURES any of the scenes has."""
+        there = {"corner": self.corner_start < FAR_MM, "swell": self.swell > 0, "uneven folds": self.fold_uneven > 0}
+        return frozenset(name for name, where in there.items() if bool(where.any()))
 
     def centre(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The lumen's centre at z (straightened): (x, y), b×n each."""
@@ -100,7 +93,7 @@ class Tube:
         uneven = 0.8 * torch.sin(0.05 * z + self.fold_phase * 3)  # no two folds are equally far apart
         phase = 6.2832 * (z + lean) / self.fold_spacing + self.fold_phase + uneven
         ridge = torch.exp(self.fold_sharpness * (torch.cos(phase) - 1))
-        if self.is_uneven:
+        if "uneven folds" in self.features:
             low = 0.5 + 0.5 * torch.sin(2.3 * z / self.fold_spacing + 5 * self.fold_phase)
             ridge = ridge * (1 - self.fold_uneven * low)
         side = 2 * self.fold_phase + self.fold_twist * z
@@ -108,7 +101,7 @@ class Tube:
         radius = self.radius * (1 + 0.12 * self.triangle * lobes)
         radius = radius - self.fold_depth * ridge * (1 + 0.6 * self.triangle * lobes)
         end = self.end
-        if self.is_swollen:
+        if "swell" in self.features:
             swell = self.swell * self._unevenness(x, y, z)
             radius, end = radius + swell, end + 2 * swell
         return smooth_minimum(radius - rho, end - z, self.end_round)
@@ -134,23 +127,15 @@ class Elements:
     lift: Tensor  # how far a pedunculated head is carried from the wall, in radii
     lumps: Tensor  # amplitude of the lobulated surface, in radii
     lump_phase: Tensor
-
     is_lesion: Tensor  # bool; the rest are look-alikes
     raised: tuple[int, ...]  # which of the k stand out of the wall in any scene, and which sink into it:
     sunk: tuple[int, ...]  # the march leaves out the rest
 
-    @property
-    def count(self) -> int:
-        return self.radius.shape[1]
-
     def local(self, i: int, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The points b×n in the frame of element i: along, across and up, in mm."""
         dx, dy, dz = (p - self.base[:, i, c, None] for c, p in enumerate((x, y, z)))
-
-        def dot(axis: Tensor) -> Tensor:
-            return dx * axis[:, i, 0, None] + dy * axis[:, i, 1, None] + dz * axis[:, i, 2, None]
-
-        return dot(self.along), dot(self.across), dot(self.up)
+        axes = (axis[:, i, :, None].unbind(1) for axis in (self.along, self.across, self.up))
+        return tuple(dx * ax + dy * ay + dz * az for ax, ay, az in axes)
 
     def footprint(self, i: int, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """Distance from the axis of element i in units of its radius (b×n); below 1 is on the element."""
@@ -200,13 +185,12 @@ def inside(tube: Tube, elements: Elements | None, x: Tensor, y: Tensor, z: Tenso
 
 
 class _AnyTube(Tube):
-    has_corner = is_swollen = is_uneven = True
+    features = FEATURES
 
 
 def complete(tube: Tube, elements: Elements | None) -> tuple[Tube, Elements | None]:
-    """The same scenes with nothing left out, so that one program does for all: what a scene lacks has no effect on
-    it."""
+    """The same scenes with nothing left out, so that one program does for all; what a scene lacks changes nothing."""
     if elements is not None:
-        every = tuple(range(elements.count))
+        every = tuple(range(elements.radius.shape[1]))
         elements = replace(elements, raised=every, sunk=every)
     return _AnyTube(*(getattr(tube, field.name) for field in fields(Tube))), elements

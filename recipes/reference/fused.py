@@ -143,7 +143,7 @@ class SceneKernel:
         facts = [getattr(tube, name) for name in TUBE]
         if elements is not None:
             facts += [getattr(elements, name) for name in ELEMENTS]
-        key = (x.device, elements.count if elements else 0)
+        key = (x.device, elements.radius.shape[1] if elements else 0)
         with torch.cuda.device_of(x):  # kernels start on the current device
             if key not in self._kernels:
                 self._kernels[key] = Fused(_inside, facts, self._compiler)
