@@ -8,10 +8,9 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
-from lesionkit import fusion
+from lesionkit import fusion, metrics
 from lesionkit.depth import gradient_magnitude
 from lesionkit.explore.whatif import Outcome, Shown
-from lesionkit.metrics import tables as metrics
 
 PROFILE_SAMPLES = 161  # on either side of the point
 

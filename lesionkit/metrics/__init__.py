@@ -4,7 +4,6 @@ from lesionkit.depth import constant_depth, luminance_depth, radial_depth
 from lesionkit.metrics.depth import affine_rmse, depth_edge_f1, depth_metrics, median_scale, spearman
 from lesionkit.metrics.masks import (
     LesionMatches,
-    as_mask,
     boundary_f1,
     dice,
     false_alarm,
@@ -13,16 +12,6 @@ from lesionkit.metrics.masks import (
     lesion_matches,
     precision,
     sensitivity,
-    specificity,
 )
 from lesionkit.metrics.statistics import Interval, bootstrap_mean, paired_bootstrap
-from lesionkit.metrics.tables import (
-    SIZE_BINS,
-    THRESHOLDS,
-    SizeBin,
-    best_threshold,
-    by_size,
-    evaluate_lesions,
-    evaluate_masks,
-    summarise,
-)
+from lesionkit.metrics.tables import SIZE_BINS, best_threshold, by_size, evaluate_lesions, evaluate_masks, summarise

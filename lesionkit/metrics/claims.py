@@ -32,20 +32,16 @@ def operating_points(
 
     validation: probabilities of each arm on the validation part, whose masks are `truth`.
     """
-    counts = {arm: {t: _totals(p > t, truth) for t in THRESHOLDS} for arm, p in validation.items()}
-    wanted = counts[reference][MIDDLE]
-
-    def closest(arm: str, what: str) -> float:
-        at = counts[arm]
-        return min(at, key=lambda t: (abs(at[t][what] - wanted[what]), abs(t - MIDDLE)))
-
-    rows = {f"same {what}": {arm: closest(arm, what) for arm in validation} for what in ("false", "found")}
-    return pd.DataFrame({"edges": dict.fromkeys(validation, MIDDLE), **rows}).T
+    nearest = sorted(THRESHOLDS, key=lambda t: abs(t - MIDDLE))  # of equals `idxmin` takes the first
+    counts = {arm: pd.DataFrame([_counts(p > t, truth) for t in nearest], nearest) for arm, p in validation.items()}
+    wanted = counts[reference].loc[MIDDLE]
+    return pd.DataFrame({arm: {"edges": MIDDLE, **(at - wanted).abs().idxmin()} for arm, at in counts.items()})
 
 
-def _totals(masks: Tensor, truth: Tensor) -> dict[str, int]:
+def _counts(masks: Tensor, truth: Tensor) -> dict[str, int]:
     matches = [*map(lesion_matches, masks, truth)]
-    return {"false": sum(m.false_components for m in matches), "found": sum(sum(m.detected) for m in matches)}
+    false, found = sum(m.false_components for m in matches), sum(sum(m.detected) for m in matches)
+    return {"same false": false, "same found": found}
 
 
 def values(

@@ -1,8 +1,9 @@
 """How good a depth map is, over the pixels whose true depth is known.
 
 Letters: d and d* the predicted and the true depth of a pixel, positive; near is small. Every function takes one image:
-`prediction`, `depth` and `valid` (where d* is known) of one size, each an H×W array or a tensor of H×W, 1×H×W or
-1×1×H×W. What no single image can tell, its scale, is taken out first or does not matter; the trivial estimates of
+`prediction`, `depth` and `valid` (where d* is known) of one size, each an array or a tensor of H×W, 1×H×W or 1×1×H×W.
+ValueError for sizes that differ, for no valid pixel, and for a depth that is not positive and finite on a valid one.
+What no single image can tell, its scale, is taken out first or does not matter; the trivial estimates of
 `lesionkit.depth` say what a value is worth.
 """
 
@@ -13,28 +14,24 @@ from scipy.stats import rankdata
 from lesionkit.metrics.masks import NAN, MapLike, as_map, edge_f1
 
 
-def _as_maps(prediction: MapLike, depth: MapLike, valid: MapLike) -> tuple[np.ndarray, ...]:
-    """The three as H×W arrays, `valid` as bool. ValueError when they do not fit, or hold no usable depth."""
+def _on_valid(prediction: MapLike, depth: MapLike, valid: MapLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """d and d* of the valid pixels, and `valid` as H×W bool."""
     d, d_true, known = as_map(prediction).astype(float), as_map(depth).astype(float), as_map(valid) > 0.5
     if not d.shape == d_true.shape == known.shape:
         shapes = f"prediction {d.shape}, depth {d_true.shape}, valid {known.shape}"
         raise ValueError(f"all three maps must have one size, not {shapes}")
     if not known.any():
         raise ValueError("no valid pixel: there is no depth to compare with")
-    for name, values in (("prediction", d[known]), ("depth", d_true[known])):
+    d, d_true = d[known], d_true[known]
+    for name, values in (("prediction", d), ("depth", d_true)):
         if not (np.isfinite(values).all() and values.min() > 0):
             raise ValueError(f"{name} must be finite and positive on the valid pixels")
     return d, d_true, known
 
 
-def _valid_pixels(prediction: MapLike, depth: MapLike, valid: MapLike) -> tuple[np.ndarray, np.ndarray]:
-    d, d_true, known = _as_maps(prediction, depth, valid)
-    return d[known], d_true[known]
-
-
 def median_scale(prediction: MapLike, depth: MapLike, valid: MapLike) -> float:
     """median(d*) / median(d) on valid pixels: the factor that one image cannot know (Zhou et al. 2017)."""
-    d, d_true = _valid_pixels(prediction, depth, valid)
+    d, d_true, _ = _on_valid(prediction, depth, valid)
     return float(np.median(d_true) / np.median(d))
 
 
@@ -45,12 +42,11 @@ def depth_metrics(prediction: MapLike, depth: MapLike, valid: MapLike, align: st
     rmse     in the unit of depth          rmse_log  of natural logarithms
     delta1, delta2, delta3   share of pixels with max(d/d*, d*/d) below 1.25, 1.25², 1.25³
 
-    `align` is "median" (d is scaled by `median_scale` first) or "none". ValueError for another word, for
-    sizes that differ, for no valid pixel, and for a depth that is not positive and finite on a valid one.
+    `align` is "median" (d is scaled by `median_scale` first) or "none"; ValueError for another word.
     """
     if align not in ("median", "none"):
         raise ValueError(f"align must be 'median' or 'none', not {align!r}")
-    d, d_true = _valid_pixels(prediction, depth, valid)
+    d, d_true, _ = _on_valid(prediction, depth, valid)
     if align == "median":
         d = d * (np.median(d_true) / np.median(d))
     error, factor = d - d_true, np.maximum(d / d_true, d_true / d)
@@ -71,7 +67,7 @@ def affine_rmse(prediction: MapLike, depth: MapLike, valid: MapLike) -> float:
     may come out negative: a map with near and far exchanged scores well, so read `spearman` beside it. A constant
     prediction scores the standard deviation of d*. NaN when the true depth is constant.
     """
-    d, d_true = _valid_pixels(prediction, depth, valid)
+    d, d_true, _ = _on_valid(prediction, depth, valid)
     if np.ptp(d_true) == 0:
         return NAN
     target = (d_true - d_true.min()) / np.ptp(d_true)
@@ -82,11 +78,9 @@ def affine_rmse(prediction: MapLike, depth: MapLike, valid: MapLike) -> float:
 
 
 def spearman(prediction: MapLike, depth: MapLike, valid: MapLike) -> float:
-    """Rank correlation of d and d* on valid pixels, in [−1, 1]: is what is nearer predicted nearer?
-
-    Blind to every monotone distortion. NaN when either map is constant.
-    """
-    d, d_true = _valid_pixels(prediction, depth, valid)
+    """Rank correlation of d and d*, in [−1, 1]: is what is nearer predicted nearer? Blind to every monotone
+    distortion. NaN when either map is constant."""
+    d, d_true, _ = _on_valid(prediction, depth, valid)
     if np.ptp(d) == 0 or np.ptp(d_true) == 0:
         return NAN
     return float(np.corrcoef(rankdata(d), rankdata(d_true))[0, 1])
@@ -97,22 +91,21 @@ def depth_edge_f1(
 ) -> float:
     """F1 between the depth edges of both maps: are the folds where they should be? In [0, 1].
 
-    The edges of a map are the `share` of its valid pixels where log d changes most, so neither scale nor
-    smoothness decides how many there are; two edges match within `tolerance_px`. Pixels beside an invalid
-    one do not count. 0 when the prediction is constant, NaN when the truth is. Not from a paper: compare it
-    with that of a trivial estimate, never with 1.
+    The edges of a map are the `share` of its valid pixels where log d changes most, so neither scale nor smoothness
+    decides how many there are; two edges match within `tolerance_px`. Pixels beside an invalid one do not count. 0 when
+    the prediction is constant, NaN when the truth is. Not from a paper: compare it with that of a trivial estimate.
     """
-    d, d_true, known = _as_maps(prediction, depth, valid)
-    inner = binary_erosion(known, border_value=1)
-    return edge_f1(_steepest(d, known, inner, share), _steepest(d_true, known, inner, share), tolerance_px)
+    d, d_true, known = _on_valid(prediction, depth, valid)
+    return edge_f1(_steepest(d, known, share), _steepest(d_true, known, share), tolerance_px)
 
 
-def _steepest(depth: np.ndarray, known: np.ndarray, inner: np.ndarray, share: float) -> np.ndarray:
-    """The `share` of the `inner` pixels with the largest gradient of log depth, as H×W bool."""
-    along_y, along_x = np.gradient(np.log(np.where(known, depth, 1.0)))
-    steepness = np.hypot(along_x, along_y)
+def _steepest(depth: np.ndarray, known: np.ndarray, share: float) -> np.ndarray:
+    """H×W bool: the steepest pixels of log depth. `depth` holds the values of the `known` pixels."""
+    logs, inner = np.zeros(known.shape), binary_erosion(known, border_value=1)
     if not inner.any():
         return inner
+    logs[known] = np.log(depth)
+    steepness = np.hypot(*np.gradient(logs))
     # Rounding makes a constant map a little steep; it still has no edge.
     limit = max(np.quantile(steepness[inner], 1 - share), 1e-9)
     return inner & (steepness > limit)

@@ -1,12 +1,12 @@
 """What one predicted mask is worth against one true mask: pixels, boundary, lesions, false alarms.
 
-Every function takes one image: a `prediction` and a `truth` of one size, each an H×W array or a tensor of
-H×W, 1×H×W or 1×1×H×W; bool, {0, 1} or {0, 255}. Probabilities are refused: threshold them first, that is a
-choice. What is not defined is NaN, never 0 or 1, so that a mean cannot count it in silence.
+Every function takes one image: a `prediction` and a `truth` of one size, each an array or a tensor of H×W, 1×H×W or
+1×1×H×W; bool, {0, 1} or {0, 255}. Probabilities are refused: a threshold is a choice. ValueError for other input.
+What is not defined is NaN, never 0 or 1, so that a mean cannot count it in silence.
 
-The kit rule for images without a lesion (truth empty): Dice, IoU and boundary F1 are NaN whatever was marked.
-Such an image is judged by `false_alarm` alone. (To count it as Dice 1 or 0 makes the mean a mixture of two
-questions; to drop it, as MONAI and torchmetrics do, hides every false alarm.)
+The kit rule for images without a lesion (truth empty): Dice, IoU and boundary F1 are NaN whatever was marked; such an
+image is judged by `false_alarm` alone. (To count it as Dice 1 or 0 makes the mean a mixture of two questions; to drop
+it, as MONAI and torchmetrics do, hides every false alarm.)
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MapLike = np.ndarray | Tensor
 
 
 def as_map(values: MapLike) -> np.ndarray:
-    """A tensor or an array of H×W, 1×H×W or 1×1×H×W as an H×W array. ValueError for another shape."""
+    """As an H×W array. ValueError for another shape than those above."""
     array = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values)
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
@@ -30,7 +30,7 @@ def as_map(values: MapLike) -> np.ndarray:
 
 
 def as_mask(mask: MapLike) -> np.ndarray:
-    """One mask as H×W bool. ValueError for another shape, or for values other than {0, 1} or {0, 255}."""
+    """As an H×W bool array. ValueError for another shape, or for values other than {0, 1} or {0, 255}."""
     array = as_map(mask)
     top = array.max()
     if top not in (0, 1, 255) or not ((array == 0) | (array == top)).all():
@@ -47,9 +47,6 @@ def _pair(prediction: MapLike, truth: MapLike) -> tuple[np.ndarray, np.ndarray]:
 
 def _ratio(part: np.integer, whole: np.integer) -> float:
     return float(part / whole) if whole else NAN
-
-
-# --- pixels ------------------------------------------------------------------------------------------
 
 
 def dice(prediction: MapLike, truth: MapLike) -> float:
@@ -70,22 +67,10 @@ def sensitivity(prediction: MapLike, truth: MapLike) -> float:
     return _ratio((p & t).sum(), t.sum())
 
 
-def specificity(prediction: MapLike, truth: MapLike) -> float:
-    """The share of the background that was left unmarked; NaN when there is no background.
-
-    Near 1 for every model, because the background is large: `false_alarm` says more.
-    """
-    p, t = _pair(prediction, truth)
-    return _ratio((~p & ~t).sum(), (~t).sum())
-
-
 def precision(prediction: MapLike, truth: MapLike) -> float:
     """|P ∩ T| / |P|: the share of what was marked that is lesion; NaN when nothing was marked."""
     p, t = _pair(prediction, truth)
     return _ratio((p & t).sum(), p.sum())
-
-
-# --- boundary ----------------------------------------------------------------------------------------
 
 
 def boundary_pixels(mask: np.ndarray) -> np.ndarray:
@@ -107,8 +92,8 @@ def edge_f1(prediction: np.ndarray, truth: np.ndarray, tolerance_px: float | int
 def boundary_f1(prediction: MapLike, truth: MapLike, tolerance_px: float | int | None = None) -> float:
     """F1 of the two outlines within a tolerance, in [0, 1], Csurka et al. 2013 ("BF score").
 
-    The tolerance is in pixels; by default 0.75 % of the image diagonal, as in that paper. NaN when the
-    truth is empty (kit rule), 0 when only the prediction is.
+    The tolerance is by default 0.75 % of the image diagonal, as in that paper. NaN when the truth is empty (kit rule),
+    0 when only the prediction is.
     """
     p, t = _pair(prediction, truth)
     if tolerance_px is None:
@@ -117,10 +102,8 @@ def boundary_f1(prediction: MapLike, truth: MapLike, tolerance_px: float | int |
 
 
 def hausdorff95(prediction: MapLike, truth: MapLike) -> float:
-    """95th percentile of the distances from outline to outline, the larger of both directions, in pixels.
-
-    NaN when either mask is empty: a missed lesion has no distance, so read the mean beside its count.
-    """
+    """95th percentile of the distances from outline to outline, the larger of both directions, in pixels. NaN when
+    either mask is empty: a missed lesion has no distance, so read the mean beside its count."""
     p, t = _pair(prediction, truth)
     if not (p.any() and t.any()):
         return NAN
@@ -129,9 +112,6 @@ def hausdorff95(prediction: MapLike, truth: MapLike) -> float:
     return float(max(np.percentile(from_prediction, 95), np.percentile(from_truth, 95)))
 
 
-# --- lesions -----------------------------------------------------------------------------------------
-
-EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 # Of the image. Drawn masks carry stray pixels: 12 of the 52 components under 5 % in Kvasir-SEG's PraNet test part are
 # one pixel, the smallest of the others is nineteen times this.
 SPECK = 1e-4
@@ -150,14 +130,13 @@ class LesionMatches:
 def lesion_matches(prediction: MapLike, truth: MapLike, min_iou: float = 0.1) -> LesionMatches:
     """Lesion by lesion instead of pixel by pixel; lesions are 8-connected components of at least `SPECK`.
 
-    A lesion is detected when one predicted component has at least the IoU `min_iou` with it. The default,
-    0.1, is that of medical object detection (Jaeger et al. 2020, Retina U-Net; Baumgartner et al. 2021,
-    nnDetection): to point at the lesion is what counts, but a mask over the whole image does not point. A
-    component that touches a lesion but fits none is neither a detection nor a false component.
+    A lesion is detected when one predicted component has at least the IoU `min_iou` with it. The default is that of
+    medical object detection (Jaeger et al. 2020, Retina U-Net; Baumgartner et al. 2021, nnDetection): to point at the
+    lesion is what counts, but a mask over the whole image does not point. A component that touches a lesion but fits
+    none is neither a detection nor a false component.
     """
     p, t = _pair(prediction, truth)
-    predicted, n_predicted = label(p, structure=EIGHT_NEIGHBOURS)
-    true, n_true = label(t, structure=EIGHT_NEIGHBOURS)
+    (predicted, n_predicted), (true, n_true) = (label(mask, structure=np.ones((3, 3))) for mask in (p, t))
     # overlap[i, j]: pixels of true lesion i in predicted component j; row and column 0 are the background
     overlap = np.zeros((n_true + 1, n_predicted + 1), dtype=int)
     np.add.at(overlap, (true, predicted), 1)
@@ -173,13 +152,7 @@ def lesion_matches(prediction: MapLike, truth: MapLike, min_iou: float = 0.1) ->
     )
 
 
-# --- false alarms ------------------------------------------------------------------------------------
-
-
 def false_alarm(prediction: MapLike, min_area_fraction: float = 0.001) -> bool:
-    """Whether more than `min_area_fraction` of the pixels are marked; for images that show no lesion.
-
-    Its mean over the lesion-free images is the false-alarm rate. One pixel in a thousand is let pass: a speck
-    of that size would not make anyone look.
-    """
+    """Whether more than `min_area_fraction` of the pixels are marked; for images that show no lesion. The mean over
+    them is the false-alarm rate. A speck of one pixel in a thousand would not make anyone look."""
     return bool(as_mask(prediction).mean() > min_area_fraction)

@@ -10,19 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lesionkit.metrics.masks import (
-    NAN,
-    MapLike,
-    as_mask,
-    boundary_f1,
-    dice,
-    false_alarm,
-    hausdorff95,
-    iou,
-    lesion_matches,
-    precision,
-    sensitivity,
-)
+from lesionkit.metrics import masks
+from lesionkit.metrics.masks import NAN, MapLike, as_mask, dice, false_alarm, lesion_matches
 
 
 class SizeBin(NamedTuple):
@@ -41,13 +30,14 @@ SIZE_BINS = (
 )
 AVERAGED = {
     "dice": dice,
-    "iou": iou,
-    "sensitivity": sensitivity,
-    "precision": precision,
-    "boundary_f1": boundary_f1,
-    "hd95": hausdorff95,
+    "iou": masks.iou,
+    "sensitivity": masks.sensitivity,
+    "precision": masks.precision,
+    "boundary_f1": masks.boundary_f1,
+    "hd95": masks.hausdorff95,
 }
 COUNTED = ("lesions", "lesions_found", "false_components", "lesion_free", "false_alarm", "truth_fraction")
+THRESHOLDS = tuple(np.round(np.arange(0.05, 1.0, 0.05), 2).tolist())
 
 
 def evaluate_masks(
@@ -55,74 +45,56 @@ def evaluate_masks(
 ) -> pd.DataFrame:
     """One row per image, indexed by its name (0, 1, … without names).
 
-    `predictions` and `truths` are sequences of single masks as `masks` takes them, or whole B×1×H×W
-    tensors; images may differ in size. Columns: dice, iou, sensitivity, precision, boundary_f1 in [0, 1];
-    hd95 in pixels; lesions, lesions_found, false_components, counts; lesion_free, bool; false_alarm, 1 or 0
-    on lesion-free images and NaN on the others; truth_fraction, lesion area / image area. Undefined values
-    are NaN. Raises ValueError when the numbers of predictions, truths and names differ.
+    `predictions` and `truths` are single masks as `masks` takes them, or whole B×1×H×W tensors; images may differ in
+    size. Columns: dice, iou, sensitivity, precision, boundary_f1 in [0, 1]; hd95 in pixels; lesions, lesions_found,
+    false_components, counts; lesion_free, bool; false_alarm, 1 or 0 on lesion-free images and NaN on the others;
+    truth_fraction, lesion area / image area. Undefined values are NaN. Raises ValueError when the numbers of
+    predictions, truths and names differ.
     """
-    named = _named_pairs(predictions, truths, names)
-    rows = [_image_row(prediction, truth) for _, prediction, truth in named]
-    index = pd.Index([name for name, _, _ in named], name="name")
-    return pd.DataFrame(rows, index=index, columns=[*AVERAGED, *COUNTED])
-
-
-def _image_row(prediction: MapLike, truth: MapLike) -> dict[str, float]:
-    p, t = as_mask(prediction), as_mask(truth)
-    matches = lesion_matches(p, t)
-    lesion_free = not t.any()
-    return {
-        **{name: metric(p, t) for name, metric in AVERAGED.items()},
-        "lesions": len(matches.detected),
-        "lesions_found": sum(matches.detected),
-        "false_components": matches.false_components,
-        "lesion_free": lesion_free,
-        "false_alarm": float(false_alarm(p)) if lesion_free else NAN,
-        "truth_fraction": float(t.mean()),
-    }
+    rows = []
+    for name, prediction, truth in _named(predictions, truths, names):
+        p, t = as_mask(prediction), as_mask(truth)
+        found, alarm = lesion_matches(p, t), NAN if t.any() else float(false_alarm(p))
+        counts = (len(found.detected), sum(found.detected), found.false_components, not t.any(), alarm, float(t.mean()))
+        rows.append((name, *(metric(p, t) for metric in AVERAGED.values()), *counts))
+    return pd.DataFrame(rows, columns=["name", *AVERAGED, *COUNTED]).set_index("name")
 
 
 def evaluate_lesions(
     predictions: Iterable[MapLike], truths: Iterable[MapLike], names: Iterable[str] | None = None
 ) -> pd.DataFrame:
-    """One row per true lesion: name of its image, area_fraction, best_iou, detected (see `lesion_matches`).
-
-    Arguments and errors as in `evaluate_masks`.
-    """
+    """One row per true lesion: name of its image, area_fraction, best_iou, detected (see `lesion_matches`). Arguments
+    and errors as in `evaluate_masks`."""
     rows = []
-    for name, prediction, truth in _named_pairs(predictions, truths, names):
+    for name, prediction, truth in _named(predictions, truths, names):
         m = lesion_matches(prediction, truth)
         rows += [(name, *row) for row in zip(m.area_fraction, m.best_iou, m.detected, strict=True)]
     return pd.DataFrame(rows, columns=["name", "area_fraction", "best_iou", "detected"])
 
 
-def _named_pairs(predictions: Iterable, truths: Iterable, names: Iterable | None) -> list[tuple]:
+def _named(predictions: Iterable, truths: Iterable, names: Iterable | None) -> list[tuple]:
     predictions, truths = list(predictions), list(truths)
-    names = list(range(len(truths))) if names is None else list(names)
+    names = list(range(len(truths)) if names is None else names)
     if not len(predictions) == len(truths) == len(names):
         counts = f"{len(predictions)} predictions, {len(truths)} truths and {len(names)} names"
         raise ValueError(f"one of each per image is needed, not {counts}")
     return list(zip(names, predictions, truths, strict=True))
 
 
-# --- means
-
-
 def summarise(frame: pd.DataFrame) -> dict[str, float | int | None]:
     """Means of an `evaluate_masks` table by the kit rule, ready for JSON (None: nothing to average).
 
-    For each of dice, iou, sensitivity, precision, boundary_f1 and hd95: the mean over the images with a
-    lesion, and `n_…`, how many values entered it (precision and hd95 miss the images on which nothing was
-    marked). Over all images: lesion_sensitivity, lesions found / lesions, and false_components_per_image.
-    Over the `n_false_alarm` lesion-free images: false_alarm_rate.
+    For each of dice, iou, sensitivity, precision, boundary_f1 and hd95: the mean over the images with a lesion, and
+    `n_…`, how many values entered it (precision and hd95 miss the images on which nothing was marked). Over all images:
+    lesion_sensitivity, lesions found / lesions, and false_components_per_image. Over the `n_false_alarm` lesion-free
+    images: false_alarm_rate.
     """
     with_lesion = frame[~frame["lesion_free"].astype(bool)]
+    lesions, found = int(frame["lesions"].sum()), frame["lesions_found"].sum()
     summary: dict[str, float | int | None] = {"images": len(frame), "images_with_lesion": len(with_lesion)}
     for column in AVERAGED:
         summary[column], summary[f"n_{column}"] = _mean_and_count(with_lesion[column])
-    lesions = int(frame["lesions"].sum())
-    summary["lesion_sensitivity"] = float(frame["lesions_found"].sum() / lesions) if lesions else None
-    summary["n_lesions"] = lesions
+    summary |= {"lesion_sensitivity": float(found / lesions) if lesions else None, "n_lesions": lesions}
     summary["false_components_per_image"], _ = _mean_and_count(frame["false_components"])
     summary["false_alarm_rate"], summary["n_false_alarm"] = _mean_and_count(frame["false_alarm"])
     return summary
@@ -140,31 +112,19 @@ def by_size(images: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
     lesions_found, lesion_sensitivity: counts and share of the single lesions that do. An image with two lesions can
     therefore stand in another row than they do. NaN in a bin without images or lesions.
     """
-    shown = images[~images["lesion_free"].astype(bool)]
-    rows = []
-    for bin_ in SIZE_BINS:
-        of_images = shown[_inside(shown["truth_fraction"], bin_)]
-        of_lesions = lesions[_inside(lesions["area_fraction"], bin_)]
-        rows.append(
-            {
-                "images": len(of_images),
-                "dice": of_images["dice"].mean(),
-                "sensitivity": of_images["sensitivity"].mean(),
-                "lesions": len(of_lesions),
-                "lesions_found": int(of_lesions["detected"].sum()),
-                "lesion_sensitivity": of_lesions["detected"].astype(float).mean(),
-            }
-        )
-    return pd.DataFrame(rows, index=pd.Index([bin_.name for bin_ in SIZE_BINS], name="size"))
-
-
-def _inside(fractions: pd.Series, bin_: SizeBin) -> pd.Series:
-    return (fractions >= bin_.low) & (fractions < bin_.high)
-
-
-# --- threshold
-
-THRESHOLDS = tuple(np.round(np.arange(0.05, 1.0, 0.05), 2).tolist())
+    shown, rows = images[~images["lesion_free"].astype(bool)], {}
+    for name, *edges in SIZE_BINS:
+        of_images = shown[shown["truth_fraction"].between(*edges, inclusive="left")]
+        detected = lesions["detected"][lesions["area_fraction"].between(*edges, inclusive="left")]
+        rows[name] = {
+            "images": len(of_images),
+            "dice": of_images["dice"].mean(),
+            "sensitivity": of_images["sensitivity"].mean(),
+            "lesions": len(detected),
+            "lesions_found": int(detected.sum()),
+            "lesion_sensitivity": detected.astype(float).mean(),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("size")
 
 
 def best_threshold(
@@ -179,24 +139,18 @@ def best_threshold(
     The curve is often flat, so that the very best of a few dozen images is an accident, and one near 0 or 1 costs the
     edges (the rule of one standard error: Breiman et al., Classification and Regression Trees, 1984). Only thresholds
     at which at most `alarm_limit` of the lesion-free images raise a false alarm are asked; where none is low enough,
-    those with the fewest. For the validation part only: a threshold chosen on the test part makes the test result too
-    good. `probabilities` are maps in [0, 1] of the truths' sizes (single maps, or a B×1×H×W tensor).
-    Raises ValueError without an image that shows a lesion.
+    those with the fewest. For the validation part only: one chosen on the test part makes the result too good.
+    `probabilities` are maps in [0, 1] of the truths' sizes (single maps, or a B×1×H×W tensor). Raises ValueError
+    without an image that shows a lesion.
     """
-    pairs = [(p, as_mask(t)) for _, p, t in _named_pairs(probabilities, truths, None)]
+    pairs = [(p, as_mask(t)) for _, p, t in _named(probabilities, truths, None)]
     lesions, free = [(p, t) for p, t in pairs if t.any()], [p for p, t in pairs if not t.any()]
     if not lesions:
         raise ValueError("no image with a lesion: a threshold cannot be chosen by Dice")
     alarms = {x: np.mean([false_alarm(p > x) for p in free]) if free else 0.0 for x in thresholds}
     allowed = [x for x in alarms if alarms[x] <= max(alarm_limit, min(alarms.values()))]
     scores = {x: np.array([dice(p > x, t) for p, t in lesions]) for x in allowed}
-    best = max(scores.values(), key=np.mean)
-    as_good = [x for x in allowed if _no_worse(scores[x] - best)]
+    best, ddof = max(scores.values(), key=np.mean), int(len(lesions) > 1)  # a single image has no spread
+    gains = {x: score - best for x, score in scores.items()}
+    as_good = [x for x, gain in gains.items() if gain.mean() + gain.std(ddof=ddof) / np.sqrt(len(gain)) >= 0]
     return float(min(as_good, key=lambda x: abs(x - 0.5)))
-
-
-def _no_worse(differences: np.ndarray) -> bool:
-    """Whether the mean of paired differences lies within one standard error of zero, or above."""
-    n = len(differences)
-    error = differences.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
-    return bool(differences.mean() + error >= 0)
