@@ -2,15 +2,10 @@
 
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
+from pkgutil import iter_modules
 
 __version__ = version("lesionkit")
-__all__ = ["Detection", "Detector", "__version__"]
-
-
-HERE = Path(__file__).parent
-ROOMS = {path.stem for path in HERE.glob("*.py")} | {path.parent.name for path in HERE.glob("*/__init__.py")}
-ROOMS -= {"__init__"}
+ROOMS = {room.name for room in iter_modules(__path__)}
 
 
 def __getattr__(name: str) -> object:
@@ -24,4 +19,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *ROOMS})
+    return sorted({"Detection", "Detector", "__version__", *ROOMS})

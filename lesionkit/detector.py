@@ -22,7 +22,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from lesionkit import fusion
 from lesionkit.depth import DepthNet
 from lesionkit.devices import resolve
-from lesionkit.encoders import EncoderError
 from lesionkit.files import write_bytes
 from lesionkit.fusion import Detection
 from lesionkit.preprocess import STRIDE, PreprocessError, preprocess
@@ -64,27 +63,30 @@ class Detector:
     def from_pretrained(cls, weights: str | Path = "reference", device: str = "auto") -> "Detector":
         """`weights`: "reference" for what the kit ships, or a file that `save` wrote. Raises WeightsError."""
         path = ASSETS / "reference.safetensors" if str(weights) == "reference" else Path(weights)
-        config, tensors = _read(path)
-        depth = DepthNet(pretrained=False)
+        header, tensors = _open(path)
+        if "lesionkit" not in header:
+            raise WeightsError(f"{path} holds no lesionkit configuration: give a file that lesionkit wrote")
         try:
+            config = _configuration(json.loads(header["lesionkit"]))
             segmenter = DepthGuidedSegmenter(config.guidance, config.encoder, pretrained=False)
-        except EncoderError as error:
-            raise WeightsError(f"{path} cannot be used here: {error}") from None
+        except (AttributeError, ValueError) as error:
+            raise WeightsError(f"{path} has a configuration that cannot be used here: {error}") from None
+        depth = DepthNet(pretrained=False)
         _load_strictly(nn.ModuleDict({"depth": depth, "segmenter": segmenter}), tensors, path)
         return cls(depth, segmenter, config, device)
 
     def fuse(self) -> "Detector":
-        """For many images: `maps` runs copies with folded batch normalisation from now on, which takes a tenth less
-        time. What `depth_net` and `segmenter` learn afterwards is not seen until it is called again. Returns self."""
+        """For many images: `maps` runs `fused` copies from now on, which takes a tenth less time. What the networks
+        learn afterwards is not seen until it is called again. Returns self."""
         nets = (fused(net) for net in (self.depth_net, self.segmenter))
         self.running = tuple(net.to(memory_format=torch.channels_last) for net in nets)
         return self
 
     def save(self, path: str | Path) -> Path:
         """Writes the weights in half precision (vectors, such as batch statistics, in single) with the configuration
-        and the current threshold in the header. In one step: no half-written file is ever seen. Raises WeightsError for
-        what `from_pretrained` would not read, or read as something else: a guidance that needs more than an image, a
-        threshold of 0 or 1, a configuration that says another guidance or encoder than the segmenter has."""
+        and the current threshold in the header, in one step. Raises WeightsError for what `from_pretrained` would not
+        read, or read as something else: a guidance that needs more than an image, a threshold of 0 or 1, a
+        configuration that says another guidance or encoder than the segmenter has."""
         try:
             config = _configuration(asdict(self.config) | {"threshold": float(self.threshold)})
         except ValueError as error:
@@ -92,23 +94,30 @@ class Detector:
         has, says = (self.segmenter.guidance, self.segmenter.encoder_name), (config.guidance, config.encoder)
         if has != says:  # all arms have the same parameters: the file would be read as another arm in silence
             raise WeightsError(f"the segmenter has {', '.join(has)} but its configuration says {', '.join(says)}")
-        nets = {"depth": self.depth_net, "segmenter": self.segmenter}
-        tensors = {f"{name}.{key}": _compact(t) for name, net in nets.items() for key, t in net.state_dict().items()}
-        return _write(Path(path), tensors, {"lesionkit": json.dumps(asdict(config), sort_keys=True)})
+        tensors = _tensors(nn.ModuleDict({"depth": self.depth_net, "segmenter": self.segmenter}))
+        tensors = {k: t.half() if t.is_floating_point() and t.ndim > 1 else t for k, t in tensors.items()}
+        write_bytes(Path(path), save(tensors, {"lesionkit": json.dumps(asdict(config), sort_keys=True)}))
+        return Path(path)
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray | Float[Tensor, "b 3 h w"]) -> Detection:
         """Raises ImageError for a wrong type, shape or range."""
         if isinstance(image, Tensor):
-            return self._batch(image)
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise ImageError(f"an image is an h×w×3 uint8 array or a b×3×h×w float tensor, this one is {kind}")
-        if 0 in image.shape:
-            raise ImageError("the image is empty: it has no pixels")
-        # a copy: torch warns of arrays it could not write to, and takes no mirrored views
-        tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(self.device)
-        return self._one(tensor.float() / 255, image)
+            fits = image.is_floating_point() and image.ndim == 4 and image.shape[1] == 3
+        else:
+            fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+        if not fits or 0 in image.shape:
+            kind = f"{image.dtype} {tuple(image.shape)}" if hasattr(image, "shape") else type(image).__name__
+            raise ImageError(f"an image is an h×w×3 uint8 array or a b×3×h×w float tensor, not empty, not {kind}")
+        if isinstance(image, np.ndarray):
+            # a copy: torch warns of arrays it could not write to, and takes no mirrored views
+            tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(self.device)
+            return self._one(tensor.float() / 255, image)
+        # one by one: each image has a content area of its own
+        singles = [self._one(one[None].to(self.device).float(), fusion.to_array(one)) for one in image]
+        probability, depth = (_stack(getattr(one, name) for one in singles) for name in ("probability", "depth"))
+        attention = tuple(map(_stack, zip(*(one.attention for one in singles), strict=True)))
+        return Detection(image, probability, depth, attention, self.threshold, singles)
 
     def maps(self, image: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Preprocessed images through both networks: probability, target depth, attention."""
@@ -133,25 +142,14 @@ class Detector:
             threshold=self.threshold,
         )
 
-    def _batch(self, images: Tensor) -> Detection:
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point() or 0 in images.shape:
-            raise ImageError(f"a batch is a b×3×h×w float tensor, this one is {images.dtype} {tuple(images.shape)}")
-        # one by one: each image has a content area of its own
-        singles = [self._one(one[None].to(self.device).float(), fusion.to_array(one)) for one in images]
-        probability, depth = (_stack(getattr(one, name) for one in singles) for name in ("probability", "depth"))
-        attention = tuple(map(_stack, zip(*(one.attention for one in singles), strict=True)))
-        return Detection(images, probability, depth, attention, self.threshold, singles)
-
 
 def _stack(maps: Iterable[np.ndarray]) -> Float[Tensor, "b 1 y x"]:
     return torch.stack([torch.from_numpy(one) for one in maps])[:, None]
 
 
 def fused(net: nn.Module) -> nn.Module:
-    """A copy in eval mode whose batch normalisations are folded into the convolutions before them: the same results
-    (but for rounding) in less time, for inference alone. It does not follow what `net` learns later.
-
-    A convolution and a normalisation belong together when they follow each other among the children of a module."""
+    """A copy in eval mode whose batch normalisations are folded into the convolutions before them, where both follow
+    each other among the children of a module: the same results (but for rounding) in less time, for inference alone."""
     net = deepcopy(net).eval()
     for part in net.modules():
         layers = [named for named in part.named_children() if isinstance(named[1], (nn.Conv2d, nn.BatchNorm2d))]
@@ -164,7 +162,8 @@ def fused(net: nn.Module) -> nn.Module:
 
 def save_depth(net: DepthNet, path: Path) -> Path:
     """The weights of a depth network alone, as safetensors."""
-    return _write(path, {name: t.detach().cpu().contiguous() for name, t in net.state_dict().items()})
+    write_bytes(path, save(_tensors(net)))
+    return path
 
 
 def load_depth(path: Path) -> DepthNet:
@@ -174,15 +173,8 @@ def load_depth(path: Path) -> DepthNet:
     return net.eval()
 
 
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
-    # not `save_file`: its files can be read by their owner alone, whatever the umask says
-    write_bytes(path, save(tensors, metadata))
-    return path
-
-
-def _compact(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+def _tensors(net: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
 
 
 def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -191,20 +183,9 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise WeightsError(f"there is no weight file {path}: give `reference` or a file that a run left in artefacts/")
     try:
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is no safetensors file or is damaged ({error}): train or fetch it anew") from None
-
-
-def _read(path: Path) -> tuple[DetectorConfig, dict[str, Tensor]]:
-    metadata, tensors = _open(path)
-    if "lesionkit" not in metadata:
-        raise WeightsError(f"{path} holds no lesionkit configuration: give a file that lesionkit wrote")
-    try:
-        return _configuration(json.loads(metadata["lesionkit"])), tensors
-    except (AttributeError, ValueError) as error:
-        raise WeightsError(f"{path} has a configuration this version does not know ({error})") from None
 
 
 def _configuration(values: dict) -> DetectorConfig:

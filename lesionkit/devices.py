@@ -7,20 +7,16 @@ import re
 import numpy as np
 import torch
 
-ALLOWED = "auto, cpu, cuda, cuda:N or mps"
-
 
 class DeviceError(ValueError):
     """A device that is unknown or that this machine does not have; one sentence."""
 
 
 def resolve(name: object = "auto") -> torch.device:
-    """The device called `name`; "auto" takes CUDA, then MPS, then the CPU. Checks values from outside, of any type.
-
-    Raises DeviceError when the name is none of auto, cpu, cuda, cuda:N, mps, or the machine lacks the device.
-    """
+    """The device called `name`; "auto" takes CUDA, then MPS, then the CPU. Raises DeviceError when the name is none of
+    auto, cpu, cuda, cuda:N, mps (or no name at all), or the machine lacks the device."""
     if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", name):
-        raise DeviceError(f"device {name!r} is not known; give one of {ALLOWED}")
+        raise DeviceError(f"device {name!r} is not known; give one of auto, cpu, cuda, cuda:N or mps")
     # device_count() can be 1 with a driver that torch cannot use; is_available() is the honest answer then
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     here = {"cuda": cuda, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
@@ -33,13 +29,11 @@ def resolve(name: object = "auto") -> torch.device:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed `random`, numpy and torch (every device) and ask torch for deterministic algorithms.
-
-    An operation that has no deterministic form warns instead of failing: a run on a GPU should finish.
-    """
+    """Seeds `random`, numpy and torch (every device) and asks torch for deterministic algorithms. An operation that
+    has none warns instead of failing: a run on a GPU should finish."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (libraries still read the global generator)
     torch.manual_seed(seed)
-    # Without this variable cuBLAS is not deterministic; it is read when CUDA starts, so set before that.
+    # without it cuBLAS is not deterministic; it is read when CUDA starts
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,8 +1,5 @@
 """Every plot of the kit. Pictures first: galleries of images and maps; then curves, bars and intervals.
 
-`show` keeps a figure as NAME.png beside the NAME.csv it was drawn from, and displays it small enough for a notebook
-that is read on the web.
-
 Each kind of map has one look in all of them: depth is viridis with near bright, as under the lamp; probabilities are
 magma from 0 to 1; weights and signed maps diverge (purple to orange, which needs no red–green vision) around the value
 that means "no change". Outlines: blue is the truth, green what was found.
@@ -11,7 +8,7 @@ that means "no change". Outlines: blue is the truth, green what was found.
 import io
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -38,6 +35,7 @@ LOOKS = {
     "mask": {"cmap": "gray", "vmin": 0.0, "vmax": 1.0},
     "error": {"cmap": "inferno"},
     "plain": {"cmap": "gray"},
+    "image": {"cmap": None, "vmin": 0.0, "vmax": 1.0},  # has its colours
 }
 
 
@@ -64,9 +62,9 @@ def gallery(rows: Sequence[Row], titles: Sequence[str] | None = None, width_in: 
     """Rows of images and maps under each other; column i shows the same frame in every row."""
     columns = max(len(row.maps) for row in rows)
     side = (width_in - 0.45) / columns
-    fig, axes = plt.subplots(
-        len(rows), columns, figsize=(width_in, side * len(rows) + 0.3), squeeze=False, layout="constrained"
-    )
+    how = {"figsize": (width_in, side * len(rows) + 0.3), "layout": "constrained", "squeeze": False}
+    bare = {"xticks": [], "yticks": [], "frame_on": False}
+    fig, axes = plt.subplots(len(rows), columns, subplot_kw=bare, **how)
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
     for line, row in zip(axes, rows, strict=True):
         _draw_row(line, row)
@@ -76,14 +74,16 @@ def gallery(rows: Sequence[Row], titles: Sequence[str] | None = None, width_in: 
 
 
 def _draw_row(axes: np.ndarray, row: Row) -> None:
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    arrays = [_shown(row, i) for i in range(len(row.maps))]
-    for i, (axis, array, look) in enumerate(zip(axes, arrays, _looks(row, arrays), strict=False)):
-        axis.imshow(array, **look)
+    arrays = [_values(row, row.maps[i], i) for i in range(len(row.maps))]
+    ranges = [np.stack(arrays)] * len(arrays) if isinstance(row.limits, str) and row.limits == "row" else arrays
+    if not isinstance(row.limits, str):
+        ranges = [_values(row, row.limits[i], i) for i in range(len(arrays))]
+    for i, (axis, array) in enumerate(zip(axes, arrays, strict=False)):
+        low, high = _limits(ranges[i], LOOKS[row.kind])
+        axis.imshow(array, LOOKS[row.kind]["cmap"], vmin=low, vmax=high)
         if row.kind == "mask":  # white on white has no border of its own
-            axis.spines[:].set(visible=True, color="0.6", linewidth=0.6)
+            axis.set_frame_on(True)
+            axis.spines[:].set(color="0.6", linewidth=0.6)
         for masks, colour in ((row.truth, TRUTH), (row.found, FOUND)):
             if masks is not None and pixels(masks[i]).any():
                 axis.contour(pixels(masks[i]) > 0.5, levels=[0.5], colors=colour, linewidths=1.0)
@@ -93,21 +93,8 @@ def _draw_row(axes: np.ndarray, row: Row) -> None:
     axes[0].set_ylabel(row.label, fontsize=8, color=INK)
 
 
-def _looks(row: Row, arrays: list[np.ndarray]) -> list[dict]:
-    """Colour map and range of each column."""
-    if row.kind == "image":
-        return [{}] * len(arrays)
-    ranges = arrays
-    if not isinstance(row.limits, str):
-        ranges = [_shown(replace(row, maps=row.limits), i) for i in range(len(arrays))]
-    elif row.limits == "row":
-        ranges = [np.stack(arrays)] * len(arrays)
-    limits = [_limits(values, row.kind) for values in ranges]
-    return [{"cmap": LOOKS[row.kind]["cmap"], "vmin": low, "vmax": high} for low, high in limits]
-
-
-def _shown(row: Row, i: int) -> np.ndarray:
-    array = pixels(row.maps[i])
+def _values(row: Row, one: np.ndarray | Tensor, i: int) -> np.ndarray:
+    array = pixels(one)
     if row.kind == "depth":  # 0 is no depth: the corners that a warp opened
         array = np.log(np.where(array > 0, array, np.nan))
     if row.inside is None or row.kind == "image":
@@ -115,15 +102,14 @@ def _shown(row: Row, i: int) -> np.ndarray:
     return np.where(pixels(row.inside[i]) > 0.5, array, np.nan)
 
 
-def _limits(values: np.ndarray, kind: str) -> tuple[float, float]:
-    look = LOOKS[kind]
+def _limits(values: np.ndarray, look: dict) -> tuple[float, float]:
     if "vmin" in look:
         return look["vmin"], look["vmax"]
     low, high = np.nanpercentile(values, [1, 99])
     if "centre" in look:  # as far to one side as to the other, or the neutral colour would mean nothing
         reach = max(abs(low - look["centre"]), abs(high - look["centre"]), 1e-3)
         return look["centre"] - reach, look["centre"] + reach
-    return float(low), float(max(high, low + 1e-6))
+    return low, max(high, low + 1e-6)
 
 
 def pixels(one: np.ndarray | Tensor) -> np.ndarray:
@@ -135,13 +121,9 @@ def pixels(one: np.ndarray | Tensor) -> np.ndarray:
 
 
 def lines(
-    curves: Mapping[str, Numbers],
-    x: Numbers | None,
-    x_label: str,
-    y_label: str,
-    mark: float | tuple[float, float] | None = None,
+    curves: Mapping[str, Numbers], x: Numbers | None, x_label: str, y_label: str, mark: float | tuple | None = None
 ) -> Figure:
-    """Curves over a common x (1, 2, 3 … when None), each labelled; `mark` draws a vertical line, or shades a span."""
+    """Curves over a common x (1, 2, 3 … when None), each labelled; `mark`: a vertical line, or a span to shade."""
     fig, axis = plt.subplots(figsize=(5.2, 2.7), layout="constrained")
     dots = {"marker": "o", "markersize": 3} if max(map(len, curves.values())) < 25 else {}
     thinner = np.linspace(4.0, 1.0, len(curves)) if len(curves) > 4 else [1.7] * len(curves)  # one may hide another
@@ -206,19 +188,17 @@ def surface(image: Tensor, depth: Tensor, inside: Tensor, title: str = "") -> Fi
     seen &= maximum_filter(z, 3) < 1.25 * minimum_filter(z, 3)
     colour = np.dstack([image, seen])  # the fourth channel is opacity
     h, w = z.shape
-    columns, rows = np.meshgrid(np.linspace(-1, 1, w), np.linspace(-1, 1, h))
-    space = (columns * z, z, -rows * z)
+    space = (np.linspace(-1, 1, w) * z, z, -np.linspace(-1, 1, h)[:, None] * z)
     fig = plt.figure(figsize=(5.0, 3.9), layout="constrained")
     axis = fig.add_subplot(projection="3d")
     plain = {"rstride": 1, "cstride": 1, "shade": False, "linewidth": 0, "antialiased": False}
     axis.plot_surface(*space, facecolors=colour, **plain)
     limits = [(along[seen].min(), along[seen].max()) for along in space]
-    axis.set(xlim=limits[0], ylim=limits[1], zlim=limits[2])
+    axis.set(xlim=limits[0], ylim=limits[1], zlim=limits[2], xticks=[], zticks=[])
     axis.set_box_aspect([high - low for low, high in limits], zoom=1.1)
     axis.view_init(elev=25, azim=-60)
     axis.set_ylabel("depth, mm", fontsize=8)
     axis.tick_params(labelsize=6, colors=INK)
-    axis.set(xticks=[], zticks=[])
     axis.set_title(title, fontsize=9, color=INK)
     return fig
 
@@ -234,26 +214,19 @@ def _finish(axis: plt.Axes, x_label: str, y_label: str, legend: bool = False) ->
         axis.legend(fontsize=7, frameon=False)
 
 
-def save(fig: Figure, folder: Path, name: str, data: pd.DataFrame | None = None) -> Path:
-    """Writes folder/NAME.png, and NAME.csv with the figures it shows; returns the picture's path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if data is not None:
-        data.to_csv(folder / f"{name}.csv", float_format="%.6g")
-    path = folder / f"{name}.png"
-    fig.savefig(path, dpi=2 * DPI)
-    return path
-
-
 def show(fig: Figure, folder: Path, name: str, data: pd.DataFrame | None = None) -> None:
-    """`save`, then display the figure in the notebook in the better of two encodings, and close it.
+    """Writes folder/NAME.png, and NAME.csv with the figures it shows; then displays the figure in the notebook in the
+    better of two encodings, and closes it.
 
     Plots are smallest as PNG with a palette, photographs as JPEG; 24-bit PNG throughout would make a notebook of
     several megabytes, which nobody opens on the web.
     """
-    from IPython.display import Image as Displayed
-    from IPython.display import display
+    from IPython import display
 
-    save(fig, folder, name, data)
+    folder.mkdir(parents=True, exist_ok=True)
+    if data is not None:
+        data.to_csv(folder / f"{name}.csv", float_format="%.6g")
+    fig.savefig(folder / f"{name}.png", dpi=2 * DPI)
     raw, plot, photograph = io.BytesIO(), io.BytesIO(), io.BytesIO()
     fig.savefig(raw, dpi=DPI)
     plt.close(fig)
@@ -262,4 +235,4 @@ def show(fig: Figure, folder: Path, name: str, data: pd.DataFrame | None = None)
     picture.save(photograph, "JPEG", quality=82, subsampling=0, optimize=True)
     # a photograph looks better as JPEG, so the palette must save a good deal to be taken
     chosen = min((plot, photograph), key=lambda one: len(one.getvalue()) * (1.6 if one is plot else 1))
-    display(Displayed(chosen.getvalue(), alt=name.replace("_", " ")))
+    display.display(display.Image(chosen.getvalue(), alt=name.replace("_", " ")))

@@ -20,13 +20,9 @@ TRUTH_RGB = (60, 170, 255)
 TINT = 0.22
 
 
-class FusionError(ValueError):
-    """Mask and image do not belong together; one sentence."""
-
-
 @dataclass(frozen=True)
 class FoundLesion:
-    """One connected region of a mask. bbox_px: x, y, width, height; area_fraction of the image; score: the mean
+    """A connected region of a mask. bbox_px: x, y, width, height; area_fraction: of the image; score: the mean
     probability over its pixels."""
 
     bbox_px: tuple[int, int, int, int]
@@ -71,23 +67,16 @@ class Detection:
 def restore(
     maps: Float[Tensor, "1 1 s s"], box: tuple[int, int, int, int], size_hw: tuple[int, int], fill: str = "zero"
 ) -> Float[np.ndarray, "h w"]:
-    """A map of the cropped, resized image put back to the original's size.
-
-    box: x, y, width, height of the crop in the original. Outside it stands 0, or with fill="edge" the nearest value
-    (for a depth, of which 0 would be nonsense).
-    """
-    x, y, width, height = box
-    h, w = size_hw
+    """A map of the cropped, resized image put back to the original's size. box: x, y, width, height of the crop in
+    it; outside stands 0, or with fill="edge" the nearest value (for a depth, of which 0 would be nonsense)."""
+    (x, y, width, height), (h, w) = box, size_hw
     inner = F.interpolate(maps.float(), size=(height, width), mode="bilinear", align_corners=False)[0, 0]
     margins = ((y, h - y - height), (x, w - x - width))
     return np.pad(inner.cpu().numpy(), margins, mode={"zero": "constant", "edge": "edge"}[fill])
 
 
 def overlay(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "y x"]) -> UInt8[np.ndarray, "h w 3"]:
-    """The detection image: lesions tinted and outlined on the original. Raises FusionError when the sizes differ."""
-    (h, w), (y, x) = image.shape[:2], mask.shape
-    if (h, w) != (y, x):
-        raise FusionError(f"the mask is {x}×{y} but the image {w}×{h}")
+    """The detection image: lesions tinted and outlined on the original. Raises IndexError when the sizes differ."""
     fused = image.copy()
     tinted = (1 - TINT) * image[mask] + TINT * np.array(FOUND_RGB)
     fused[mask] = tinted.astype(np.uint8)

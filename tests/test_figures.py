@@ -88,10 +88,10 @@ def test_intervals_stand_where_their_numbers_are():
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
 
 
-def test_save_writes_the_picture_and_what_it_shows(tmp_path):
+def test_show_keeps_the_picture_and_what_it_shows(tmp_path):
     table = pd.DataFrame({"dice": [0.25, 0.5]}, index=["a", "b"])
-    path = figures.save(figures.bars({"dice": table["dice"]}, ["a", "b"], "", "Dice"), tmp_path / "new", "dice", table)
-    with Image.open(path) as picture:
+    figures.show(figures.bars({"dice": table["dice"]}, ["a", "b"], "", "Dice"), tmp_path / "new", "dice", table)
+    with Image.open(tmp_path / "new" / "dice.png") as picture:
         assert picture.size[0] > 500
     assert pd.read_csv(tmp_path / "new" / "dice.csv", index_col=0)["dice"].tolist() == [0.25, 0.5]
 
