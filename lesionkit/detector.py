@@ -24,7 +24,7 @@ from lesionkit.depth import DepthNet
 from lesionkit.devices import resolve
 from lesionkit.files import write_bytes
 from lesionkit.fusion import Detection
-from lesionkit.preprocess import STRIDE, PreprocessError, preprocess
+from lesionkit.preprocess import STRIDE, ImageError, preprocess
 from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
 
 ASSETS = Path(__file__).parent / "assets"
@@ -32,10 +32,6 @@ ASSETS = Path(__file__).parent / "assets"
 
 class WeightsError(RuntimeError):
     """A weight file that is missing, damaged or does not fit; one sentence."""
-
-
-class ImageError(ValueError):
-    """An image of a type or shape the detector cannot take; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class DetectorConfig:
 
 
 class Detector:
-    """The whole method. `detector(image)` takes an h×w×3 uint8 array, or a b×3×h×w float tensor in [0, 1]."""
+    """`detector(image)` takes an h×w×3 uint8 array, or a b×3×h×w float tensor in [0, 1]."""
 
     def __init__(self, depth: DepthNet, segmenter: DepthGuidedSegmenter, config: DetectorConfig, device: str = "auto"):
         self.device = resolve(str(device))
@@ -128,10 +124,7 @@ class Detector:
         return found.probability, depth, found.attention
 
     def _one(self, tensor: Float[Tensor, "1 3 h w"], pixels: np.ndarray) -> Detection:
-        try:
-            seen = preprocess(tensor, self.config.size_px)
-        except PreprocessError as error:
-            raise ImageError(str(error)) from None
+        seen = preprocess(tensor, self.config.size_px)
         probability, depth, attention = self.maps(seen.image)
         box, size_hw = tuple(seen.box[0].tolist()), pixels.shape[:2]
         return Detection(
@@ -208,10 +201,9 @@ def _load_strictly(net: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
     wanted = net.state_dict()
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     wrong = sorted(k for k in wanted.keys() & tensors.keys() if wanted[k].shape != tensors[k].shape)
-    if missing or extra or wrong:
-        first = (missing + extra + wrong)[0]
+    if problems := missing + extra + wrong:
         raise WeightsError(
             f"{path} does not fit this version's networks ({len(missing)} tensors missing, {len(extra)} unknown, "
-            f"{len(wrong)} of another shape; the first is {first}): train it anew"
+            f"{len(wrong)} of another shape; the first is {problems[0]}): train it anew"
         )
     net.load_state_dict(tensors)  # half precision becomes single again

@@ -43,9 +43,9 @@ LOOKS = {
 class Row:
     """One row of a gallery: n images b×3×h×w, or n maps b×1×h×w (or lists of h×w) of a kind in LOOKS.
 
-    truth and found: masks to outline. inside: where the maps mean something; the rest is left blank. limits: the
-    same colour range for the whole row ("row"), each its own, or that of other maps of the kind, one a column. notes:
-    a few characters to write onto each. Depth is drawn by its logarithm.
+    truth and found: masks to outline. inside: where the maps mean something; the rest is left blank. limits: the same
+    colour range for the whole row ("row"), each its own, or that of other maps of the kind, one a column. notes: a few
+    characters to write onto each. Depth is drawn by its logarithm.
     """
 
     label: str
@@ -75,9 +75,11 @@ def gallery(rows: Sequence[Row], titles: Sequence[str] | None = None, width_in: 
 
 def _draw_row(axes: np.ndarray, row: Row) -> None:
     arrays = [_values(row, row.maps[i], i) for i in range(len(row.maps))]
-    ranges = [np.stack(arrays)] * len(arrays) if isinstance(row.limits, str) and row.limits == "row" else arrays
-    if not isinstance(row.limits, str):
+    ranges = arrays
+    if isinstance(row.limits, Tensor):
         ranges = [_values(row, row.limits[i], i) for i in range(len(arrays))]
+    elif row.limits == "row":
+        ranges = [np.stack(arrays)] * len(arrays)
     for i, (axis, array) in enumerate(zip(axes, arrays, strict=False)):
         low, high = _limits(ranges[i], LOOKS[row.kind])
         axis.imshow(array, LOOKS[row.kind]["cmap"], vmin=low, vmax=high)
@@ -160,8 +162,7 @@ def points(x: Numbers, groups: Mapping[str, Numbers], x_label: str, y_label: str
     for axis, (name, values), colour in zip(axes[0], groups.items(), itertools.cycle(SERIES), strict=False):
         axis.scatter(x, values, s=4, alpha=0.25, color=colour, edgecolors="none")
         axis.set_title(name, fontsize=9, color=INK)
-        if log:
-            axis.set_xscale("log")
+        axis.set_xscale("log" if log else "linear")
         _finish(axis, x_label, y_label if axis is axes[0][0] else "")
     return fig
 
@@ -186,13 +187,11 @@ def surface(image: Tensor, depth: Tensor, inside: Tensor, title: str = "") -> Fi
     seen = inside > 0.5
     seen &= z <= np.quantile(z[seen], 0.9)
     seen &= maximum_filter(z, 3) < 1.25 * minimum_filter(z, 3)
-    colour = np.dstack([image, seen])  # the fourth channel is opacity
     h, w = z.shape
     space = (np.linspace(-1, 1, w) * z, z, -np.linspace(-1, 1, h)[:, None] * z)
-    fig = plt.figure(figsize=(5.0, 3.9), layout="constrained")
-    axis = fig.add_subplot(projection="3d")
+    fig, axis = plt.subplots(figsize=(5.0, 3.9), layout="constrained", subplot_kw={"projection": "3d"})
     plain = {"rstride": 1, "cstride": 1, "shade": False, "linewidth": 0, "antialiased": False}
-    axis.plot_surface(*space, facecolors=colour, **plain)
+    axis.plot_surface(*space, facecolors=np.dstack([image, seen]), **plain)  # the fourth channel is opacity
     limits = [(along[seen].min(), along[seen].max()) for along in space]
     axis.set(xlim=limits[0], ylim=limits[1], zlim=limits[2], xticks=[], zticks=[])
     axis.set_box_aspect([high - low for low, high in limits], zoom=1.1)
@@ -215,12 +214,9 @@ def _finish(axis: plt.Axes, x_label: str, y_label: str, legend: bool = False) ->
 
 
 def show(fig: Figure, folder: Path, name: str, data: pd.DataFrame | None = None) -> None:
-    """Writes folder/NAME.png, and NAME.csv with the figures it shows; then displays the figure in the notebook in the
-    better of two encodings, and closes it.
-
-    Plots are smallest as PNG with a palette, photographs as JPEG; 24-bit PNG throughout would make a notebook of
-    several megabytes, which nobody opens on the web.
-    """
+    """Writes folder/NAME.png, and NAME.csv with the figures it shows; then displays the figure in the notebook and
+    closes it. Plots are smallest as PNG with a palette, photographs as JPEG; 24-bit PNG throughout would make a
+    notebook of several megabytes, which nobody opens on the web."""
     from IPython import display
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,10 @@
 """The frames a notebook works on: a part of a data set, or rendered scenes, preprocessed and ready to train on.
 
-Letters: n frames, s = size_px. Images are preprocessed ([8]) and in [0, 1]; masks {0, 1}; depth exact and in mm on
-rendered scenes, absent on real images.
+Letters: n frames, s = size_px. Images are preprocessed ([8]) and in [0, 1]; masks {0, 1}; depth in mm, of scenes alone.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -23,8 +22,7 @@ STREAMS = {"train": 1_000_003, "validation": 2_000_003, "test": 3_000_017}
 
 @dataclass(frozen=True)
 class Frames:
-    """raw and image n×3×s×s, mask n×1×s×s, view n×1×s×s (1 where tissue is seen), depth n×1×s×s or None, names,
-    and for rendered scenes the lesions of each frame."""
+    """view: 1 where tissue is seen. depth (n×1×s×s) and the lesions of each frame are those of rendered scenes."""
 
     raw: Float[Tensor, "n 3 s s"]
     image: Float[Tensor, "n 3 s s"]
@@ -48,21 +46,12 @@ class Frames:
 
 
 def load_frames(
-    dataset: str,
-    part: str,
-    count: int,
-    size_px: int,
-    seed: int = 0,
-    config: SceneConfig | None = None,
-    device: str | torch.device = "cpu",
+    dataset: str, part: str, count: int, size_px: int, seed: int = 0, device: str | torch.device = "cpu"
 ) -> Frames:
-    """`count` frames of `part` ("train", "validation", "test") of a data set; fewer where it has fewer.
-
-    Real images are chosen by the seed, the same ones for the same seed. device: as in `rendered_frames`. Raises the
-    errors of `datasets`.
-    """
+    """`count` frames of `part` ("train", "validation", "test") of a data set; fewer where it has fewer. Real images are
+    chosen by the seed. device: as in `rendered_frames`. Raises the errors of `datasets`."""
     if dataset == "scenes":
-        return rendered_frames(part, count, size_px, seed, config, device)
+        return rendered_frames(part, count, size_px, seed, device=device)
     samples = datasets.open_dataset(dataset).part(part)
     order = np.random.default_rng([seed, STREAMS[part]]).permutation(len(samples))[:count]
     return real_frames([samples[i] for i in sorted(order)], size_px)
@@ -79,13 +68,13 @@ def rendered_frames(
 ) -> Frames:
     """Rendered scenes as frames, on the CPU. The view is taken from the picture, as on a real image.
 
-    device: renders them, but for MPS, where the renderer was never tried: there the CPU does.
-    stream: where they come from; a cache of what `stream_scenes` gives, say.
+    device: renders them, but for MPS, where the renderer was never tried: there the CPU does. stream: where they come
+    from; a cache of what `stream_scenes` gives, say.
     """
-    renderer = "cpu" if str(device) == "mps" else str(device)
+    renderer, lesions = "cpu" if str(device) == "mps" else str(device), ()
     channels = {"raw": 3, "image": 3, "mask": 1, "view": 1, "depth": 1}
     # filled chunk by chunk, since joining chunks would need twice the memory
-    data, lesions = {name: torch.empty(count, c, size_px, size_px) for name, c in channels.items()}, ()
+    data = {name: torch.empty(count, c, size_px, size_px) for name, c in channels.items()}
     for scenes in stream(count, size_px, seed + STREAMS[part], renderer, config or SceneConfig.standard()):
         chunk, at = scene_frames(scenes, size_px), len(lesions)
         lesions += chunk.lesions
@@ -118,14 +107,12 @@ def real_frames(samples: Sequence[datasets.Sample], size_px: int) -> Frames:
 
 def join(parts: Sequence[Frames]) -> Frames:
     """Several sets of frames as one; depth and lesions are kept where all parts have them."""
-
-    def together(name: str) -> Tensor | tuple | None:
+    joined = {}
+    for name in vars(parts[0]):
         values = [getattr(part, name) for part in parts]
-        if any(value is None for value in values):
-            return None
-        return torch.cat(values) if isinstance(values[0], Tensor) else tuple(chain.from_iterable(values))
-
-    return Frames(**{field.name: together(field.name) for field in fields(Frames)})
+        if all(value is not None for value in values):
+            joined[name] = torch.cat(values) if isinstance(values[0], Tensor) else tuple(chain.from_iterable(values))
+    return Frames(**joined)
 
 
 def lesion_free_crops(frames: Frames, count: int, seed: int = 0, margin: float = 0.02) -> Frames:
@@ -133,12 +120,10 @@ def lesion_free_crops(frames: Frames, count: int, seed: int = 0, margin: float =
     normal tissue. At most `count`; fewer where lesions fill the frames. margin: as in `with_rim`."""
     rng = np.random.default_rng([seed, 77])
     lesions, found = with_rim(frames.mask, margin), []
-    for i in rng.permutation(len(frames)):
-        if len(found) == count:
-            break
-        box = _free_box(rng, lesions[i, 0].numpy(), frames.view[i, 0].numpy())
+    for i in rng.permutation(len(frames)).tolist():
+        box = _free_box(rng, lesions[i, 0], frames.view[i, 0]) if len(found) < count else None
         if box is not None:
-            found.append(_crop(frames[int(i) : int(i) + 1], torch.tensor([box])))
+            found.append(_crop(frames[i : i + 1], torch.tensor([box])))
     return join(found) if found else frames[:0]
 
 
@@ -147,12 +132,11 @@ def with_rim(mask: Float[Tensor, "n 1 s s"], margin: float) -> Float[Tensor, "n 
     return dilate(mask, 2 * max(1, int(margin * mask.shape[-1])) + 1)
 
 
-def _free_box(rng: np.random.Generator, lesion: np.ndarray, view: np.ndarray) -> tuple | None:
+def _free_box(rng: np.random.Generator, lesion: Tensor, view: Tensor) -> tuple[int, ...] | None:
     """x, y, width, height of a square without lesion and nearly without surround, if one is found in twelve tries."""
-    size = len(lesion)
     for _ in range(12):
-        side = int(size * rng.uniform(0.35, 0.6))
-        x, y = (int(v) for v in rng.integers(0, size - side, 2))
+        side = int(len(lesion) * rng.uniform(0.35, 0.6))
+        x, y = rng.integers(0, len(lesion) - side, 2).tolist()
         window = (slice(y, y + side), slice(x, x + side))
         if not lesion[window].any() and view[window].mean() > 0.9:
             return x, y, side, side
@@ -164,6 +148,6 @@ def _crop(frame: Frames, box: Tensor) -> Frames:
     size_px = frame.image.shape[-1]
     image, raw = (crop_resize(x, box, size_px).clamp(0, 1) for x in (frame.image, frame.raw))
     depth = None if frame.depth is None else crop_resize(frame.depth, box, size_px, "nearest-exact")
-    names = tuple(f"{name}-free" for name in frame.names)
     lesions = None if frame.lesions is None else ((),)
-    return Frames(raw, image, torch.zeros_like(image[:, :1]), view_mask(image), names, depth, lesions)
+    name = f"{frame.names[0]}-free"
+    return Frames(raw, image, torch.zeros_like(frame.mask), view_mask(image), (name,), depth, lesions)

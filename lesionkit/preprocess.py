@@ -3,10 +3,9 @@
 Letters: b images, h × w pixels, s = size_px. Images are float32 RGB in [0, 1] on the way in and on the way out; the
 mean and standard deviation that a network wants belong inside its encoder.
 
-The order is fixed, and that of this file: find the field of view, crop and resize to it, even out exposure and
-colour, soften the specular highlights. What is done to the illumination is deliberately *global*: one gamma and one
-tint for the whole image. Under a lamp at the camera, local brightness falls with the squared distance; flattening it
-locally would erase the very cue that the depth network reads.
+The order is fixed, and that of this file: find the field of view, crop and resize to it, even out exposure and colour,
+soften the specular highlights. The illumination is changed *globally*, by one gamma and one tint: under a lamp at the
+camera, local brightness falls with the squared distance, and to flatten it would erase the cue that depth is read from.
 """
 
 from dataclasses import dataclass
@@ -21,14 +20,13 @@ DARK = 28 / 255  # the surround stays below this in every channel; ClinicDB's is
 STRIDE = 32  # what the networks' poolings need; sizes are multiples of it
 
 
-class PreprocessError(ValueError):
-    """An image that cannot be preprocessed; one sentence."""
+class ImageError(ValueError):
+    """An image of a type, shape or range that the method cannot take, or a size it cannot bring it to; one sentence."""
 
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """image b×3×s×s in [0, 1]; view b×1×s×s {0, 1}, the visible part; box b×4: x, y, width, height in pixels of
-    the original that the image was cropped to."""
+    """view: {0, 1}, the visible part; box: x, y, width, height in pixels of the original that was cropped to it."""
 
     image: Float[Tensor, "b 3 s s"]
     view: Float[Tensor, "b 1 s s"]
@@ -36,7 +34,7 @@ class Preprocessed:
 
 
 def preprocess(image: Float[Tensor, "b 3 h w"], size_px: int = 256) -> Preprocessed:
-    """The whole step. Raises PreprocessError for a wrong shape, values outside [0, 1] or NaN, or a size_px that is no
+    """The whole step. Raises ImageError for a wrong shape, values outside [0, 1] or NaN, or a size_px that is no
     positive multiple of 32."""
     check(image, size_px)
     box = view_box(image)
@@ -48,23 +46,18 @@ def preprocess(image: Float[Tensor, "b 3 h w"], size_px: int = 256) -> Preproces
 
 def check(image: Tensor, size_px: int) -> None:
     if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
-        raise PreprocessError(f"an image batch is b×3×h×w RGB, this one is {'×'.join(map(str, image.shape))}")
+        raise ImageError(f"an image batch is b×3×h×w RGB, this one is {'×'.join(map(str, image.shape))}")
     if size_px < STRIDE or size_px % STRIDE:
-        raise PreprocessError(f"size_px is {size_px}: use a positive multiple of {STRIDE}")
+        raise ImageError(f"size_px is {size_px}: use a positive multiple of {STRIDE}")
     low, high = image.aminmax()
     if not (low >= -1e-4 and high <= 1 + 1e-4):  # false for NaN too
-        raise PreprocessError(f"image values run from {low:.3g} to {high:.3g}: give floats in [0, 1] without NaN")
-
-
-# --- the field of view, and the size
+        raise ImageError(f"image values run from {low:.3g} to {high:.3g}: give floats in [0, 1] without NaN")
 
 
 def view_box(image: Float[Tensor, "b 3 h w"], share: float = 0.06) -> Int[Tensor, "b 4"]:
-    """The field of view: x, y, width, height of the rows and columns of which at least `share` is not dark.
-
-    A share rather than a single pixel, so that text burnt into the black margin is not taken for tissue. A frame
-    without both such rows and such columns, dark but for a line of text perhaps, is kept whole.
-    """
+    """The field of view: x, y, width, height of the rows and columns of which at least `share` is not dark; a single
+    pixel may be text burnt into the black margin. A frame without both such rows and such columns, dark but for a line
+    of text perhaps, is kept whole."""
     bright = (image.amax(dim=1) > DARK).float()
     spans, axes = [], [bright.mean(dim=axis) > share for axis in (1, 2)]  # a mean over rows is a column's share
     whole = ~(axes[0].any(1) & axes[1].any(1))
@@ -87,9 +80,8 @@ def crop_resize(
 
 
 def resize(maps: Float[Tensor, "b c h w"], size_px: int, mode: str = "area") -> Float[Tensor, "b c s s"]:
-    """To a square. mode: "area", which does not alias when shrinking, and where a side grows is "bilinear";
-    "bilinear", with antialiasing; "nearest-exact" for depth and masks: a mean of two depths is a depth where nothing
-    is."""
+    """To a square. mode: "area", which does not alias, and where a side grows is "bilinear"; "bilinear", antialiased;
+    "nearest-exact" for depth and masks: a mean of two depths is a depth where nothing is."""
     if mode == "area" and min(maps.shape[2:]) < size_px:
         mode = "bilinear"
     smooth = {"align_corners": False, "antialias": True} if mode == "bilinear" else {}
@@ -97,10 +89,8 @@ def resize(maps: Float[Tensor, "b c h w"], size_px: int, mode: str = "area") -> 
 
 
 def view_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """1 where the frame shows tissue: what has something bright to its left and right, above and below.
-
-    So a dark lumen belongs to it, while the black corners and a black box in one of them do not.
-    """
+    """1 where the frame shows tissue: what has something bright to its left and right, above and below. So a dark lumen
+    belongs to it, while the black corners and a black box in one of them do not."""
     level = image.amax(dim=1, keepdim=True)
     # the mean of the neighbours as well, so that a single noisy pixel in the corner is not tissue
     bright = ((level > DARK) & (kornia.filters.box_blur(level, (3, 3)) > DARK)).float()
@@ -128,25 +118,17 @@ def dilate(maps: Float[Tensor, "b 1 h w"], side_px: int) -> Float[Tensor, "b 1 h
     return F.max_pool2d(columns, (1, side_px), stride=1, padding=(0, half))
 
 
-# --- illumination
-
-
 def even_exposure(image: Float[Tensor, "b 3 h w"], view: Float[Tensor, "b 1 h w"], target: float = 0.45) -> Tensor:
-    """One gamma for each image, so that the mean brightness of its view becomes `target`.
-
-    A gamma rather than a gain: it saturates nothing and keeps the order of brightness.
-    """
-    grey = kornia.color.rgb_to_grayscale(image)
-    mean = _view_mean(grey, view)
+    """One gamma for each image, so that the mean brightness of its view becomes `target`. A gamma rather than a gain:
+    it saturates nothing and keeps the order of brightness."""
+    mean = _view_mean(kornia.color.rgb_to_grayscale(image), view)
     gamma = (torch.log(torch.tensor(target)) / torch.log(mean.clamp(0.02, 0.98))).clamp(0.5, 2.0)
     return image.clamp_min(1e-6) ** gamma * (image > 0)
 
 
 def even_colour(image: Float[Tensor, "b 3 h w"], view: Float[Tensor, "b 1 h w"], strength: float = 0.5) -> Tensor:
-    """Moves each image's mean colour half-way to a typical mucosa's, by one factor a channel.
-
-    Half-way, since an image filled by a red lesion is rightly red; a grey-world balance would turn it grey.
-    """
+    """Moves each image's mean colour half-way to a typical mucosa's, by one factor a channel: an image filled by a red
+    lesion is rightly red, and a grey-world balance would turn it grey."""
     typical = torch.tensor([0.62, 0.42, 0.35], device=image.device).view(1, 3, 1, 1)
     factor = (typical / _view_mean(image, view).clamp_min(0.02)) ** strength
     factor = (factor / factor.mean(dim=1, keepdim=True)).clamp(0.6, 1.6)  # colour only: brightness is even already
@@ -156,9 +138,6 @@ def even_colour(image: Float[Tensor, "b 3 h w"], view: Float[Tensor, "b 1 h w"],
 def _view_mean(image: Tensor, view: Tensor) -> Tensor:
     total = (image * view).sum(dim=(2, 3), keepdim=True)
     return total / view.sum(dim=(2, 3), keepdim=True).clamp_min(1)
-
-
-# --- specular highlights
 
 
 def highlight_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:

@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 
 from lesionkit import preprocess as room
-from lesionkit.preprocess import PreprocessError, crop_resize, preprocess, view_box
+from lesionkit.preprocess import ImageError, crop_resize, preprocess, view_box
 
 TISSUE = torch.tensor([0.6, 0.35, 0.3]).view(3, 1, 1)
 
@@ -222,7 +222,7 @@ def test_the_same_scene_under_other_light_looks_the_same():
     ],
 )
 def test_bad_input_is_one_line(image, size, words):
-    with pytest.raises(PreprocessError, match=words) as caught:
+    with pytest.raises(ImageError, match=words) as caught:
         preprocess(image, size)
     assert "\n" not in str(caught.value)
 
@@ -230,5 +230,5 @@ def test_bad_input_is_one_line(image, size, words):
 @pytest.mark.parametrize("shape", [(3, 40, 40), (1, 1, 40, 40), (1, 4, 40, 40)])
 def test_a_wrong_shape_is_named(shape):
     # `check` is what users meet; under pytest the annotation of `preprocess` would be faster
-    with pytest.raises(PreprocessError, match="×".join(map(str, shape))):
+    with pytest.raises(ImageError, match="×".join(map(str, shape))):
         room.check(torch.zeros(shape), 64)

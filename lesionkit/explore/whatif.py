@@ -87,7 +87,7 @@ class Stroke:
 
 @torch.inference_mode()
 def prepare(detector: Detector, image: UInt8[np.ndarray, "h w 3"]) -> Prepared:
-    """Steps [8–18, 26] for one image. Raises PreprocessError."""
+    """Steps [8–18, 26] for one image. Raises ImageError."""
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None].to(detector.device)
     seen = preprocess(tensor.float() / 255, detector.config.size_px)
     pixels = seen.image.to(memory_format=torch.channels_last)

@@ -23,7 +23,7 @@ from lesionkit.explore.choice import VIEW
 from lesionkit.explore.controls import column, make_controls
 from lesionkit.explore.images import SampleImage, SceneImage
 from lesionkit.explore.state import ExplorerState
-from lesionkit.preprocess import PreprocessError
+from lesionkit.preprocess import ImageError
 
 HERE = Path(__file__).parent
 Action = Callable[[], Any]
@@ -128,7 +128,7 @@ class Explorer(widgets.HBox):
         """Errors become a sentence in the view, and the controls go back to what the state says."""
         try:
             yield
-        except (StateError, PreprocessError) as error:
+        except (StateError, ImageError) as error:
             self._fail(str(error), reply)
         except Exception as error:  # a callback has nobody to raise to: without this the view would stay silent
             self._fail(f"That did not work: {type(error).__name__}, {error}. The rest still works.", reply)

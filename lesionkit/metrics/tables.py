@@ -13,6 +13,8 @@ import pandas as pd
 from lesionkit.metrics import masks
 from lesionkit.metrics.masks import NAN, MapLike, as_mask, dice, false_alarm, lesion_matches
 
+Maps = Iterable[MapLike]  # single maps as `masks` takes them, or a whole B×1×H×W tensor; they may differ in size
+
 
 class SizeBin(NamedTuple):
     """Lesions whose area is at least `low` and less than `high`, as fractions of the image."""
@@ -40,13 +42,10 @@ COUNTED = ("lesions", "lesions_found", "false_components", "lesion_free", "false
 THRESHOLDS = tuple(np.round(np.arange(0.05, 1.0, 0.05), 2).tolist())
 
 
-def evaluate_masks(
-    predictions: Iterable[MapLike], truths: Iterable[MapLike], names: Iterable[str] | None = None
-) -> pd.DataFrame:
+def evaluate_masks(predictions: Maps, truths: Maps, names: Iterable[str] | None = None) -> pd.DataFrame:
     """One row per image, indexed by its name (0, 1, … without names).
 
-    `predictions` and `truths` are single masks as `masks` takes them, or whole B×1×H×W tensors; images may differ in
-    size. Columns: dice, iou, sensitivity, precision, boundary_f1 in [0, 1]; hd95 in pixels; lesions, lesions_found,
+    Columns: dice, iou, sensitivity, precision, boundary_f1 in [0, 1]; hd95 in pixels; lesions, lesions_found,
     false_components, counts; lesion_free, bool; false_alarm, 1 or 0 on lesion-free images and NaN on the others;
     truth_fraction, lesion area / image area. Undefined values are NaN. Raises ValueError when the numbers of
     predictions, truths and names differ.
@@ -60,9 +59,7 @@ def evaluate_masks(
     return pd.DataFrame(rows, columns=["name", *AVERAGED, *COUNTED]).set_index("name")
 
 
-def evaluate_lesions(
-    predictions: Iterable[MapLike], truths: Iterable[MapLike], names: Iterable[str] | None = None
-) -> pd.DataFrame:
+def evaluate_lesions(predictions: Maps, truths: Maps, names: Iterable[str] | None = None) -> pd.DataFrame:
     """One row per true lesion: name of its image, area_fraction, best_iou, detected (see `lesion_matches`). Arguments
     and errors as in `evaluate_masks`."""
     rows = []
@@ -128,10 +125,7 @@ def by_size(images: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_threshold(
-    probabilities: Iterable[MapLike],
-    truths: Iterable[MapLike],
-    thresholds: Iterable[float] = THRESHOLDS,
-    alarm_limit: float = 1.0,
+    probabilities: Maps, truths: Maps, thresholds: Iterable[float] = THRESHOLDS, alarm_limit: float = 1.0
 ) -> float:
     """The threshold nearest to 0.5 whose mean Dice over the images with a lesion is as good as the best one's, within
     a standard error of their paired difference; p > threshold is lesion.
@@ -140,8 +134,7 @@ def best_threshold(
     edges (the rule of one standard error: Breiman et al., Classification and Regression Trees, 1984). Only thresholds
     at which at most `alarm_limit` of the lesion-free images raise a false alarm are asked; where none is low enough,
     those with the fewest. For the validation part only: one chosen on the test part makes the result too good.
-    `probabilities` are maps in [0, 1] of the truths' sizes (single maps, or a B×1×H×W tensor). Raises ValueError
-    without an image that shows a lesion.
+    `probabilities` are in [0, 1]. Raises ValueError without an image that shows a lesion.
     """
     pairs = [(p, as_mask(t)) for _, p, t in _named(probabilities, truths, None)]
     lesions, free = [(p, t) for p, t in pairs if t.any()], [p for p, t in pairs if not t.any()]
