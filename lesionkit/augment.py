@@ -29,8 +29,7 @@ class Augment(nn.Module):
     def __init__(self, config: AugmentConfig | None = None):
         super().__init__()
         config = config or AugmentConfig()
-        stages = [*geometry_stages(config), *colour_stages(config)]
-        self.stages = A.AugmentationSequential(*stages, data_keys=None)
+        self.stages = A.AugmentationSequential(*geometry_stages(config), *colour_stages(config), data_keys=None)
 
     def forward(self, image: Tensor, *maps: Tensor) -> list[Tensor]:
         # every map goes in as a mask: warped with the image, nearest, never colour-jittered

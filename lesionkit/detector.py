@@ -7,7 +7,7 @@ JSON. It is loaded strictly: every tensor must be there, none may be left over.
 import json
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -103,8 +103,9 @@ class Detector:
         else:
             fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
         if not fits or 0 in image.shape:
-            kind = f"{image.dtype} {tuple(image.shape)}" if hasattr(image, "shape") else type(image).__name__
-            raise ImageError(f"an image is an h×w×3 uint8 array or a b×3×h×w float tensor, not empty, not {kind}")
+            known = isinstance(image, (Tensor, np.ndarray))
+            kind = f"{image.dtype} {tuple(image.shape)}" if known else type(image).__name__
+            raise ImageError(f"give an h×w×3 uint8 array or a b×3×h×w float tensor that is not empty, not {kind}")
         if isinstance(image, np.ndarray):
             # a copy: torch warns of arrays it could not write to, and takes no mirrored views
             tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(self.device)
@@ -183,7 +184,7 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 def _configuration(values: dict) -> DetectorConfig:
     """What a header says, with every name, type and range checked. Raises ValueError."""
-    kinds = {one.name: one.type for one in fields(DetectorConfig)}
+    kinds = DetectorConfig.__annotations__
     wrong = [f"{name} {value!r}" for name, value in values.items() if not isinstance(value, kinds.get(name, ()))]
     if wrong:
         raise ValueError(", ".join(wrong))

@@ -66,11 +66,9 @@ def rendered_frames(
     device: str | torch.device = "cpu",
     stream: Callable = stream_scenes,
 ) -> Frames:
-    """Rendered scenes as frames, on the CPU. The view is taken from the picture, as on a real image.
-
-    device: renders them, but for MPS, where the renderer was never tried: there the CPU does. stream: where they come
-    from; a cache of what `stream_scenes` gives, say.
-    """
+    """Rendered scenes as frames, on the CPU. The view is taken from the picture, as on a real image. device: renders
+    them, but for MPS, where the renderer was never tried: there the CPU does. stream: where they come from; a cache of
+    what `stream_scenes` gives, say."""
     renderer, lesions = "cpu" if str(device) == "mps" else str(device), ()
     channels = {"raw": 3, "image": 3, "mask": 1, "view": 1, "depth": 1}
     # filled chunk by chunk, since joining chunks would need twice the memory
@@ -118,12 +116,17 @@ def join(parts: Sequence[Frames]) -> Frames:
 def lesion_free_crops(frames: Frames, count: int, seed: int = 0, margin: float = 0.02) -> Frames:
     """Crops in which no lesion is seen, of 35 to 60 % of the side, enlarged to s × s: all that the real sets offer of
     normal tissue. At most `count`; fewer where lesions fill the frames. margin: as in `with_rim`."""
-    rng = np.random.default_rng([seed, 77])
-    lesions, found = with_rim(frames.mask, margin), []
+    rng, size_px = np.random.default_rng([seed, 77]), frames.image.shape[-1]
+    rim, found = with_rim(frames.mask, margin), []
     for i in rng.permutation(len(frames)).tolist():
-        box = _free_box(rng, lesions[i, 0], frames.view[i, 0]) if len(found) < count else None
-        if box is not None:
-            found.append(_crop(frames[i : i + 1], torch.tensor([box])))
+        box = _free_box(rng, rim[i, 0], frames.view[i, 0]) if len(found) < count else None
+        if box is None:
+            continue
+        one = frames[i : i + 1]
+        image, raw = (crop_resize(x, box, size_px).clamp(0, 1) for x in (one.image, one.raw))
+        depth = None if one.depth is None else crop_resize(one.depth, box, size_px, "nearest-exact")
+        names, lesions = (f"{one.names[0]}-free",), None if one.lesions is None else ((),)
+        found.append(Frames(raw, image, torch.zeros_like(one.mask), view_mask(image), names, depth, lesions))
     return join(found) if found else frames[:0]
 
 
@@ -132,22 +135,12 @@ def with_rim(mask: Float[Tensor, "n 1 s s"], margin: float) -> Float[Tensor, "n 
     return dilate(mask, 2 * max(1, int(margin * mask.shape[-1])) + 1)
 
 
-def _free_box(rng: np.random.Generator, lesion: Tensor, view: Tensor) -> tuple[int, ...] | None:
-    """x, y, width, height of a square without lesion and nearly without surround, if one is found in twelve tries."""
+def _free_box(rng: np.random.Generator, lesion: Tensor, view: Tensor) -> Tensor | None:
+    """1×4, a square without lesion and nearly without surround, if one is found in twelve tries."""
     for _ in range(12):
         side = int(len(lesion) * rng.uniform(0.35, 0.6))
         x, y = rng.integers(0, len(lesion) - side, 2).tolist()
         window = (slice(y, y + side), slice(x, x + side))
         if not lesion[window].any() and view[window].mean() > 0.9:
-            return x, y, side, side
+            return torch.tensor([[x, y, side, side]])
     return None
-
-
-def _crop(frame: Frames, box: Tensor) -> Frames:
-    """The part of one frame that holds no lesion, at the frame's own size."""
-    size_px = frame.image.shape[-1]
-    image, raw = (crop_resize(x, box, size_px).clamp(0, 1) for x in (frame.image, frame.raw))
-    depth = None if frame.depth is None else crop_resize(frame.depth, box, size_px, "nearest-exact")
-    lesions = None if frame.lesions is None else ((),)
-    name = f"{frame.names[0]}-free"
-    return Frames(raw, image, torch.zeros_like(frame.mask), view_mask(image), (name,), depth, lesions)

@@ -13,7 +13,7 @@ import pandas as pd
 from lesionkit.metrics import masks
 from lesionkit.metrics.masks import NAN, MapLike, as_mask, dice, false_alarm, lesion_matches
 
-Maps = Iterable[MapLike]  # single maps as `masks` takes them, or a whole B×1×H×W tensor; they may differ in size
+Maps = Iterable[MapLike]
 
 
 class SizeBin(NamedTuple):
@@ -43,7 +43,7 @@ THRESHOLDS = tuple(np.round(np.arange(0.05, 1.0, 0.05), 2).tolist())
 
 
 def evaluate_masks(predictions: Maps, truths: Maps, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row per image, indexed by its name (0, 1, … without names).
+    """One row per image, indexed by its name (0, 1, … without names), of single masks or of B×1×H×W tensors.
 
     Columns: dice, iou, sensitivity, precision, boundary_f1 in [0, 1]; hd95 in pixels; lesions, lesions_found,
     false_components, counts; lesion_free, bool; false_alarm, 1 or 0 on lesion-free images and NaN on the others;
