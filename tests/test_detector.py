@@ -2,7 +2,6 @@
 
 import json
 import stat
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -320,13 +319,6 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path, guidance, thresho
     with pytest.raises(WeightsError, match="cannot be saved"):
         detector.save(tmp_path / "weights.safetensors")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_encoder_that_is_not_installed_here_is_one_line(saved, monkeypatch):
-    _changed(saved, lambda t: None, {"encoder": "timm:resnet18"})
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(WeightsError, match="needs timm"):
-        Detector.from_pretrained(saved, device="cpu")
 
 
 def test_a_folder_is_no_weight_file(tmp_path):
