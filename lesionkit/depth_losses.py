@@ -34,21 +34,16 @@ def gradient_matching(prediction: Depth, depth: Depth, valid: Valid, scales: int
     k every 2^k-th pixel is kept; differences are taken between valid neighbours only. At least 0.
     """
     g, known = _log_ratio(prediction, depth, valid)
-    steps = [2**k for k in range(scales)]
-    per_scale = [_mean_difference(g[..., ::step, ::step], known[..., ::step, ::step]) for step in steps]
+    per_scale = []
+    for step in (2**k for k in range(scales)):
+        kept, sure = g[..., ::step, ::step], known[..., ::step, ::step]
+        along_x = _mean_where(kept.diff(dim=3).abs(), sure[..., 1:] & sure[..., :-1])
+        along_y = _mean_where(kept.diff(dim=2).abs(), sure[..., 1:, :] & sure[..., :-1, :])
+        per_scale.append((along_x + along_y).mean())
     return torch.stack(per_scale).mean()
 
 
-def _mean_difference(g: Float[Tensor, "b 1 y x"], known: Bool[Tensor, "b 1 y x"]) -> Scalar:
-    """Mean absolute difference between neighbours, left-right plus top-bottom, where both are known."""
-    along_x = _mean_where(g.diff(dim=3).abs(), known[..., 1:] & known[..., :-1])
-    along_y = _mean_where(g.diff(dim=2).abs(), known[..., 1:, :] & known[..., :-1, :])
-    return (along_x + along_y).mean()
-
-
-def _log_ratio(
-    prediction: Depth, depth: Depth, valid: Valid
-) -> tuple[Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]:
+def _log_ratio(prediction: Depth, depth: Depth, valid: Valid) -> tuple[Depth, Bool[Tensor, "b 1 h w"]]:
     """log d − log d*, and where it is known. An unknown pixel has the ratio 0 and passes no gradient."""
     if not prediction.shape == depth.shape == valid.shape:
         shapes = ", ".join(str(tuple(x.shape)) for x in (prediction, depth, valid))

@@ -46,12 +46,6 @@ class TrainConfig:
     seed: int = 0
 
 
-def ablation_config(epochs: int, batch_size: int, seed: int) -> TrainConfig:
-    """The configuration of the many small trainings of an ablation: its moving average forgets the untrained weights
-    sooner than that of a long one."""
-    return TrainConfig(epochs, batch_size, ema_decay=0.95, seed=seed)
-
-
 @dataclass(frozen=True)
 class History:
     """Mean training loss per epoch."""
@@ -70,9 +64,8 @@ def fit(
     checkpoint: Path | None = None,
     label: str = "",
 ) -> History:
-    """Train `model` in place; at the end it holds the moving average of its weights, on `device`, in eval mode.
-
-    Under `torchrun` the processes share each batch, and the first of them logs and writes.
+    """Train `model` in place; at the end it holds the moving average of its weights, on `device`, in eval mode. Under
+    `torchrun` the processes share each batch, and the first of them logs and writes.
 
     data: tensors with one row per sample, on any device; or a function that gives them for an epoch (0, 1, …), always
     as many and by the epoch alone: new scenes straight from the renderer, say. It is asked for epoch 0 in any case.
@@ -86,7 +79,6 @@ def fit(
     count = _count(samples)
     if not count:
         raise TrainingError("there is not one training sample: check the data set and the number of images asked for")
-    augment = rescaled(augment, config.sizes_px)
     accelerator = make_accelerator(model, device, config.precision)
 
     def pick(rows: list[int]) -> Batch:  # in one go, wherever the tensors are
@@ -107,18 +99,6 @@ def fit(
     history = _load_checkpoint(checkpoint, state, made_by)
     if not accelerator.is_main_process:
         log, checkpoint = (lambda line: None), None
-
-    def learn(batch: Batch) -> Tensor:
-        with accelerator.autocast():
-            loss = objective(prepared, batch)  # predict, and compare with the labels
-        accelerator.backward(loss)  # minimise
-        accelerator.clip_grad_norm_(prepared.parameters(), config.clip_norm)
-        optimiser.step()
-        schedule.step()
-        optimiser.zero_grad()
-        average.update_parameters(model)
-        return loss.detach().float()
-
     if history:
         log(f"going on after epoch {len(history)}/{config.epochs}")
     for epoch in range(len(history), config.epochs):
@@ -131,12 +111,26 @@ def fit(
         order.manual_seed(config.seed * 1000 + epoch)
         torch.manual_seed(config.seed * 1000 + epoch + 1_000_003 * accelerator.process_index)
         prepared.train()
-        total = sum(learn(augment(batch) if augment else batch) for batch in loader)
+        total = 0
+        for batch in loader:
+            batch = rescale(augment(batch) if augment else batch, config.sizes_px)
+            with accelerator.autocast():
+                loss = objective(prepared, batch)  # predict, and compare with the labels
+            accelerator.backward(loss)  # minimise
+            accelerator.clip_grad_norm_(prepared.parameters(), config.clip_norm)
+            optimiser.step()
+            schedule.step()
+            optimiser.zero_grad()
+            average.update_parameters(model)
+            total += loss.detach().float()
         history.append(float(accelerator.reduce(total, "mean")) / len(loader))
         if not math.isfinite(history[-1]):
             raise TrainingError(f"the loss is {history[-1]} in epoch {epoch + 1}: lower the learning rate")
         log(f"epoch {epoch + 1}/{config.epochs}  loss {history[-1]:.4f}")
-        _save_checkpoint(checkpoint, state, made_by, history)
+        if checkpoint:
+            content = {name: part.state_dict() for name, part in state.items()}
+            torch.save({**content, "made_by": made_by, "history": history}, buffer := io.BytesIO())
+            write_bytes(checkpoint, buffer.getvalue())  # a kill while writing leaves the previous epoch's file
     model.load_state_dict(average.module.state_dict())
     model.eval()
     return History(tuple(history))
@@ -146,21 +140,13 @@ def _count(samples: Batch) -> int:
     return len(next(iter(samples.values())))
 
 
-def rescaled(augment: Callable[[Batch], Batch] | None, sizes_px: tuple[int, ...]) -> Callable[[Batch], Batch] | None:
-    """`augment` if there is one, then every map of the batch resized to one of the edges, drawn from torch's global
-    generator."""
-    if not sizes_px:
-        return augment
-
-    def rescale(batch: Batch) -> Batch:
-        batch = augment(batch) if augment else batch
-        size_px = sizes_px[int(torch.randint(len(sizes_px), ()))]
-        if size_px == batch["image"].shape[-1]:
-            return batch
-        modes = {name: "bilinear" if name == "image" else "nearest-exact" for name in batch}
-        return {name: resize(value, size_px, modes[name]) for name, value in batch.items()}
-
-    return rescale
+def rescale(batch: Batch, sizes_px: tuple[int, ...]) -> Batch:
+    """Every map of the batch resized to one of the edges, if there are any, drawn from torch's global generator."""
+    size_px = sizes_px[int(torch.randint(len(sizes_px), ()))] if sizes_px else batch["image"].shape[-1]
+    if size_px == batch["image"].shape[-1]:
+        return batch
+    modes = {name: "bilinear" if name == "image" else "nearest-exact" for name in batch}
+    return {name: resize(value, size_px, modes[name]) for name, value in batch.items()}
 
 
 def make_accelerator(model: nn.Module, device: torch.device | str, precision: str) -> Accelerator:
@@ -169,13 +155,9 @@ def make_accelerator(model: nn.Module, device: torch.device | str, precision: st
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     AcceleratorState._reset_state(reset_partial_state=True)
-    precision = best_precision(model, device) if precision == "auto" else precision
-    return Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision="no" if precision == "fp32" else precision,
-        # a batch is dealt out, not one more for each process
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
-    )
+    chosen = best_precision(model, device) if precision == "auto" else precision
+    how = DataLoaderConfiguration(split_batches=True)  # a batch is dealt out, not one more for each process
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=chosen.replace("fp32", "no"), dataloader_config=how)
 
 
 def best_precision(model: nn.Module, device: torch.device) -> str:
@@ -189,13 +171,12 @@ def best_precision(model: nn.Module, device: torch.device) -> str:
 
 
 def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
-    """AdamW's two groups of parameters; a model without an encoder has one."""
-    encoders = [part for name, part in model.named_modules() if name.rpartition(".")[2] == "encoder"]
-    encoder = [p for part in encoders for p in part.parameters()]
-    known = {id(p) for p in encoder}
-    rest = [p for p in model.parameters() if id(p) not in known]
-    slow = {"params": encoder, "lr": config.learning_rate * config.encoder_lr_scale}
-    return [{"params": rest, "lr": config.learning_rate}, *([slow] if encoder else [])]
+    """AdamW's two groups of parameters, the encoder's last; a model without an encoder has one."""
+    rates = {"rest": config.learning_rate, "encoder": config.learning_rate * config.encoder_lr_scale}
+    groups = {name: {"params": [], "lr": rate} for name, rate in rates.items()}
+    for name, parameter in model.named_parameters():
+        groups["encoder" if "encoder" in name.split(".") else "rest"]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]
 
 
 def _schedule(optimiser: torch.optim.Optimizer, config: TrainConfig, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
@@ -227,14 +208,6 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     average = AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
     average.n_averaged.fill_(1)  # the untrained weights are the first: at 0 they would be thrown away
     return average
-
-
-def _save_checkpoint(path: Path | None, state: dict, made_by: dict, history: list[float]) -> None:
-    if path is None:
-        return
-    content = {name: part.state_dict() for name, part in state.items()}
-    torch.save({**content, "made_by": made_by, "history": history}, buffer := io.BytesIO())
-    write_bytes(path, buffer.getvalue())  # a kill while writing leaves the previous epoch's file
 
 
 def _load_checkpoint(path: Path | None, state: dict, made_by: dict) -> list[float]:

@@ -1,6 +1,5 @@
 """Steps [35, 36] of docs/method.md: the two initial losses, their weighted sum, and the alternatives.
 
-Legend
     b, h, w   batch, height, width
     z         logit of a pixel, any real number; z > 0 says "lesion"
     p         probability of a pixel, sigmoid(z)
@@ -16,7 +15,6 @@ give a wrong number in silence. The losses of the depth network stand in `depth_
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -26,7 +24,7 @@ from jaxtyping import Float
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from lesionkit.depth_losses import Depth, Scalar, Valid
+from lesionkit.depth_losses import Scalar
 from lesionkit.depth_losses import gradient_matching as gradient_matching
 from lesionkit.depth_losses import scale_invariant_log as scale_invariant_log
 
@@ -36,9 +34,6 @@ Mask = Float[Tensor, "b 1 h w"]
 
 class UnknownLoss(ValueError):
     """A loss was asked for by a name that `LOSSES` does not have."""
-
-
-# --- pixel losses ---------------------------------------------------------------------------------
 
 
 def binary_cross_entropy(logits: Logits, mask: Mask) -> Scalar:
@@ -63,9 +58,6 @@ def focal(logits: Logits, mask: Mask, *, gamma: float = 2.0, alpha: float = 0.25
     alpha_t = alpha * y + (1 - alpha) * (1 - y)
     # exp(γ·log(1 − p_t)) has a finite gradient for every γ, also where 1 − p_t rounds to zero.
     return (-alpha_t * torch.exp(gamma * log_wrong) * log_right).mean()
-
-
-# --- region losses --------------------------------------------------------------------------------
 
 
 def dice(logits: Logits, mask: Mask, *, smooth: float = 1.0) -> Scalar:
@@ -110,22 +102,14 @@ def lovasz_hinge(logits: Logits, mask: Mask) -> Scalar:
     z, y = _prepare(logits, mask)
     errors = (1 - z * (2 * y - 1)).flatten(1)  # b 1 h w -> b n
     errors, order = errors.sort(dim=1, descending=True)
-    weights = _jaccard_steps(y.flatten(1).gather(1, order))
-    return (errors.relu() * weights).sum(1).mean()
-
-
-def _jaccard_steps(labels: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    """How much 1 − IoU grows with each further wrong pixel, pixels going wrong in the order of `labels`."""
     # Integers: exact for every image size, and deterministic on a GPU, where a floating-point cumsum is not.
-    lesion = labels.long()
+    lesion = y.flatten(1).gather(1, order).long()
     size = lesion.sum(1, keepdim=True)
     intersection = size - lesion.cumsum(1)  # a lesion pixel gone wrong leaves the intersection
     union = size + (1 - lesion).cumsum(1)  # a background pixel gone wrong enters the union
-    jaccard_loss = 1 - intersection.to(labels.dtype) / union.to(labels.dtype)
-    return torch.diff(jaccard_loss, dim=1, prepend=torch.zeros_like(jaccard_loss[:, :1]))
-
-
-# --- boundary loss --------------------------------------------------------------------------------
+    jaccard_loss = 1 - intersection.to(y.dtype) / union.to(y.dtype)
+    weights = torch.diff(jaccard_loss, dim=1, prepend=torch.zeros_like(jaccard_loss[:, :1]))
+    return (errors.relu() * weights).sum(1).mean()
 
 
 def boundary(logits: Logits, mask: Mask) -> Scalar:
@@ -146,22 +130,17 @@ def signed_distance(mask: Mask) -> Float[Tensor, "b 1 h w"]:
     Without an outline there is no distance. A lesion-free image gets +1 everywhere, the largest distance an image has:
     to mark anything is as wrong as can be. An image that is all lesion gets −1. Computed by scipy on the CPU.
     """
-    distances = np.stack([_signed_distance_px(image) for image in (mask[:, 0] > 0.5).cpu().numpy()])
-    diagonal_px = np.hypot(*mask.shape[-2:])
-    return torch.from_numpy(distances / diagonal_px)[:, None].to(mask)  # b h w -> b 1 h w
+    diagonal_px, distances_px = np.hypot(*mask.shape[-2:]), []
+    for lesion in (mask[:, 0] > 0.5).cpu().numpy():
+        if lesion.all() or not lesion.any():
+            distances_px.append(np.full(lesion.shape, -diagonal_px if lesion.any() else diagonal_px))
+        else:
+            # scipy measures to the nearest pixel of the other kind; the outline runs half a pixel before it. (The
+            # authors' code gives the inner rim distance 0 instead, which makes the loss indifferent to it.)
+            outside, inside = distance_transform_edt(~lesion), distance_transform_edt(lesion)
+            distances_px.append(np.where(lesion, 0.5 - inside, outside - 0.5))
+    return torch.from_numpy(np.stack(distances_px) / diagonal_px)[:, None].to(mask)  # b h w -> b 1 h w
 
-
-def _signed_distance_px(lesion: np.ndarray) -> np.ndarray:
-    """Signed distances of one H×W bool mask, in pixels."""
-    if lesion.all() or not lesion.any():
-        return np.full(lesion.shape, np.hypot(*lesion.shape) * (-1 if lesion.any() else 1))
-    # scipy measures to the nearest pixel of the other kind; the outline runs half a pixel before it. (The
-    # authors' code gives the inner rim distance 0 instead, which makes the loss indifferent to it.)
-    outside, inside = distance_transform_edt(~lesion), distance_transform_edt(lesion)
-    return np.where(lesion, 0.5 - inside, outside - 0.5)
-
-
-# --- by name, and in sums -------------------------------------------------------------------------
 
 LOSSES: dict[str, Callable] = {
     "bce": binary_cross_entropy,
@@ -176,11 +155,9 @@ LOSSES: dict[str, Callable] = {
 
 def get(loss: str | Callable) -> Callable:
     """The segmentation loss of this name; a callable is one already. UnknownLoss names the allowed ones."""
-    if callable(loss):
-        return loss
-    if loss not in LOSSES:
+    if not callable(loss) and loss not in LOSSES:
         raise UnknownLoss(f"unknown loss {loss!r}; choose one of: {', '.join(LOSSES)}")
-    return LOSSES[loss]
+    return loss if callable(loss) else LOSSES[loss]
 
 
 def label(loss: Callable) -> str:
@@ -192,58 +169,35 @@ def label(loss: Callable) -> str:
     return known.get(loss) or getattr(loss, "name", None) or getattr(loss, "__name__", type(loss).__name__)
 
 
-@dataclass(frozen=True, repr=False)
 class WeightedLoss:
-    """weight·first + (1 − weight)·second on one segmentation; made by `weighted`."""
+    """weight·first + (1 − weight)·second, made by `weighted` and `joint`; `name` is its plot label."""
 
-    first: Callable
-    second: Callable
-    weight: float | int
+    def __init__(self, first: Callable, second: Callable, weight: float | int):
+        if not 0 <= weight <= 1:  # written so that NaN fails too
+            raise ValueError(f"the weight of the first loss must be between 0 and 1, not {weight}")
+        self.first, self.second, self.weight = first, second, weight
+        self.name = f"{weight:.2f}·{label(first)} + {1 - weight:.2f}·{label(second)}"
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1:  # written so that NaN fails too
-            raise ValueError(f"the weight of the first loss must be between 0 and 1, not {self.weight}")
-
-    def __call__(self, logits: Logits, mask: Mask) -> Scalar:
-        return self.weight * self.first(logits, mask) + (1 - self.weight) * self.second(logits, mask)
-
-    @property
-    def name(self) -> str:
-        return f"{self.weight:.2f}·{label(self.first)} + {1 - self.weight:.2f}·{label(self.second)}"
+    # `depths` has no types here: it is handed on, and a deeply supervised loss takes several maps.
+    def __call__(self, logits: Logits, mask: Mask, *depths) -> Scalar:
+        return self.weight * self.first(logits, mask) + (1 - self.weight) * self.second(*(depths or (logits, mask)))
 
     def __repr__(self) -> str:
         return self.name
 
 
-class JointLoss(WeightedLoss):
-    """weight·segmentation + (1 − weight)·depth; made by `joint`."""
-
-    # `depth_prediction` has no type here: it is handed on, and a deeply supervised loss takes several maps.
-    def __call__(self, logits: Logits, mask: Mask, depth_prediction, depth: Depth, valid: Valid) -> Scalar:
-        of_depth = self.second(depth_prediction, depth, valid)
-        return self.weight * self.first(logits, mask) + (1 - self.weight) * of_depth
-
-
 def weighted(first: str | Callable, second: str | Callable, weight: float | int) -> WeightedLoss:
-    """The preset loss [36]: `(logits, mask) -> weight * first + (1 - weight) * second`.
-
-    `first` and `second` are names of `LOSSES` or callables; `weight` is in [0, 1]. The result prints as a
-    plot label, "0.50·dice + 0.50·bce". Raises UnknownLoss for a name, ValueError for a weight.
-    """
+    """The preset loss [36]: `(logits, mask) -> weight * first + (1 - weight) * second`, each a name of `LOSSES` or a
+    callable, `weight` in [0, 1]. It prints as a plot label, "0.50·dice + 0.50·bce". Raises UnknownLoss for a name,
+    ValueError for a weight."""
     return WeightedLoss(get(first), get(second), weight)
 
 
-def joint(segmentation_loss: str | Callable, depth_loss: Callable, weight: float | int) -> JointLoss:
-    """Reading B of the method: weight * segmentation loss + (1 - weight) * depth loss, trained jointly.
-
-    Returns a callable of `(logits, mask, depth_prediction, depth, valid)`. `segmentation_loss` is a name of
-    `LOSSES` or a callable, `depth_loss` a callable of the last three; `weight`, in [0, 1], is that of the
-    segmentation. Raises as `weighted` does.
-    """
-    return JointLoss(get(segmentation_loss), depth_loss, weight)
-
-
-# --- helpers --------------------------------------------------------------------------------------
+def joint(segmentation_loss: str | Callable, depth_loss: Callable, weight: float | int) -> WeightedLoss:
+    """Reading B of the method: weight * segmentation loss + (1 - weight) * depth loss, trained jointly: a callable of
+    `(logits, mask, depth_prediction, depth, valid)`. `depth_loss`, a callable, gets the last three. `weight`, in
+    [0, 1], is that of the segmentation loss, a callable or a name of `LOSSES`. Raises as `weighted` does."""
+    return WeightedLoss(get(segmentation_loss), depth_loss, weight)
 
 
 def _prepare(logits: Logits, mask: Mask) -> tuple[Logits, Mask]:

@@ -1,11 +1,9 @@
-"""Steps [30–33] of docs/method.md for the two networks: what each learns from, what its loss compares, how it is
-evaluated.
+"""Steps [30–33] of docs/method.md for the two networks: what each learns from, and what its loss compares.
 
-Letters: n samples, b a batch of them. The loop that does it is `fitting.fit`; it can be had from here too, with its
-configuration, so that a notebook needs one import.
+Letters: n samples, b a batch of them. The loop is `fitting.fit`, to be had from here too, as is its configuration.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -14,16 +12,19 @@ from torch import Tensor, nn
 from lesionkit import losses
 from lesionkit.augment import Augment, AugmentConfig
 from lesionkit.depth import DepthMaps, DepthNet
-from lesionkit.fitting import Batch, Objective
-from lesionkit.fitting import History as History
-from lesionkit.fitting import TrainConfig as TrainConfig
-from lesionkit.fitting import TrainingError as TrainingError
-from lesionkit.fitting import ablation_config as ablation_config
-from lesionkit.fitting import fit as fit
+from lesionkit.fitting import Batch, History, Objective, TrainConfig, fit
 from lesionkit.frames import Frames
 from lesionkit.segmentation import DepthGuidedSegmenter, draw_donors
 
-# --- objectives
+DEPTH_NAMES = ("image", "depth", "view")  # what depth is learned from
+# Without zoom: a zoomed picture is one of another lens, whose depth in mm would be wrong. Wilder colours than for
+# lesions, whose colour says something: depth must not hang on it.
+DEPTH_AUGMENT = AugmentConfig(scale=(1.0, 1.0), contrast=0.3, saturation=0.5, hue=0.06)
+
+
+def ablation_config(epochs: int, batch_size: int, seed: int) -> TrainConfig:
+    """Of the many short trainings of an ablation: the moving average forgets the untrained weights sooner."""
+    return TrainConfig(epochs, batch_size, ema_decay=0.95, seed=seed)
 
 
 def depth_objective(model: DepthNet, batch: Batch) -> Tensor:
@@ -38,37 +39,7 @@ def depth_objective(model: DepthNet, batch: Batch) -> Tensor:
     return total
 
 
-def segmentation_objective(loss: Callable[[Tensor, Tensor], Tensor]) -> Objective:
-    """Reading A of the method: a loss on the segmentation alone; the depth map is an input."""
-
-    def objective(model: DepthGuidedSegmenter, batch: Batch) -> Tensor:
-        return loss(model(batch["image"], batch["depth"]).logits, batch["mask"])
-
-    return objective
-
-
-def augmented(stages: nn.Module) -> Callable[[Batch], Batch]:
-    """`augment.Augment` on a batch: image and whatever maps it has (mask, depth, view) together."""
-
-    def augment(batch: Batch) -> Batch:
-        maps = [name for name in ("mask", "depth", "view") if name in batch]
-        image, *warped = stages(batch["image"], *(batch[name] for name in maps))
-        batch = {**batch, "image": image, **dict(zip(maps, warped, strict=True))}
-        if "depth" in batch:
-            batch["depth"] = _filled(batch["depth"])
-        return batch
-
-    return augment
-
-
-def _filled(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """Depth 0 is none: the corners that a warp opened get the median of the rest, so that logarithms stay sane."""
-    known = depth.masked_fill(depth <= 0, torch.nan)
-    middle = known.flatten(1).nanmedian(dim=1).values.nan_to_num(1.0).view(-1, 1, 1, 1)
-    return torch.where(depth > 0, depth, middle)
-
-
-def joint_objective(loss: losses.JointLoss) -> Objective:
+def joint_objective(loss: losses.WeightedLoss) -> Objective:
     """Reading B of the method: the depth network (`model["depth"]`) and the segmenter (`model["segmenter"]`) learn
     together, the first through both losses. Needs exact depth, so rendered scenes."""
 
@@ -80,13 +51,20 @@ def joint_objective(loss: losses.JointLoss) -> Objective:
     return objective
 
 
-# --- the two trainings of the method
+def augmented(stages: Callable[..., Sequence[Tensor]]) -> Callable[[Batch], Batch]:
+    """`augment.Augment` on a batch: image and whatever maps it has (mask, depth, view) together."""
 
-DEPTH_NAMES = ("image", "depth", "view")  # what depth is learned from
+    def augment(batch: Batch) -> Batch:
+        names = [name for name in ("image", "mask", "depth", "view") if name in batch]
+        batch = batch | dict(zip(names, stages(*(batch[name] for name in names)), strict=True))
+        if "depth" in batch:  # 0 is none: the corners that a warp opened get the median of the rest, for the logarithms
+            depth = batch["depth"]
+            known = depth.masked_fill(depth <= 0, torch.nan)
+            middle = known.flatten(1).nanmedian(dim=1).values.nan_to_num(1.0).view(-1, 1, 1, 1)
+            batch["depth"] = torch.where(depth > 0, depth, middle)
+        return batch
 
-# Without zoom: a zoomed picture is one of another lens, whose depth in mm would be wrong. Wilder colours than for
-# lesions, whose colour says something: depth must not hang on it.
-DEPTH_AUGMENT = AugmentConfig(scale=(1.0, 1.0), contrast=0.3, saturation=0.5, hue=0.06)
+    return augment
 
 
 def train_depth(
@@ -118,8 +96,8 @@ def train_segmenter(
     stages: nn.Module | None = None,
     **how,
 ) -> tuple[DepthGuidedSegmenter, History]:
-    """A segmenter guided by `depth` (one map per frame); `segmenter` trains one further, in place. stages: what varies
-    image, mask and depth together, else `Augment()`.
+    """Reading A of the method: a loss on the segmentation alone, guided by `depth` (one map per frame). `segmenter`
+    trains one further, in place. stages: what varies image, mask and depth together, else `Augment()`.
 
     Whatever the guidance and the loss, the same seed gives the same initial weights, order of samples and augmentation:
     arms differ in what is asked about, and in nothing else. `how` goes on to `fit`.
@@ -128,10 +106,11 @@ def train_segmenter(
     segmenter = segmenter or DepthGuidedSegmenter(guidance)
     data = {"image": frames.image, "mask": frames.mask, "depth": depth}
     augment, label = augmented(stages or Augment()), f"{losses.label(loss)}, guidance {guidance}, {stages}"
-    return segmenter, fit(segmenter, data, segmentation_objective(loss), config, device, augment, label=label, **how)
 
+    def objective(model: DepthGuidedSegmenter, batch: Batch) -> Tensor:
+        return loss(model(batch["image"], batch["depth"]).logits, batch["mask"])
 
-# --- evaluation
+    return segmenter, fit(segmenter, data, objective, config, device, augment, label=label, **how)
 
 
 @torch.inference_mode()

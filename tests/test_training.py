@@ -7,10 +7,11 @@ from torch import nn
 from lesionkit import losses, training
 from lesionkit.augment import Augment, AugmentConfig
 from lesionkit.depth import DepthNet
+from lesionkit.fitting import TrainingError
 from lesionkit.frames import rendered_frames
 from lesionkit.scenes import SceneConfig
 from lesionkit.segmentation import DepthGuidedSegmenter, GuidanceError
-from lesionkit.training import TrainConfig, TrainingError, augmented, estimate_depth, fit, segment, train_depth
+from lesionkit.training import TrainConfig, augmented, estimate_depth, fit, segment, train_depth
 
 SIZE = 32
 
@@ -65,7 +66,8 @@ def test_augmented_moves_all_maps_and_fills_depth():
 def test_corners_get_the_median_of_what_is_known():
     depth = torch.linspace(10, 50, 41).view(1, 1, 1, 41).clone()
     depth[..., :20] = 0  # nearly half of it opened by a warp: 30 to 50 is left
-    filled = training._filled(torch.cat([depth, torch.zeros_like(depth)]))
+    both = torch.cat([depth, torch.zeros_like(depth)])
+    filled = augmented(lambda *maps: maps)({"image": both.repeat(1, 3, 1, 1), "depth": both})["depth"]
     assert torch.equal(filled[0, ..., 20:], depth[0, ..., 20:])
     assert bool((filled[0, ..., :20] == 40).all())
     assert bool((filled[1] == 1).all())  # nothing known: any depth that has a logarithm
