@@ -1,7 +1,7 @@
 """Steps [15–18] of docs/method.md: depth from one image, global first, then local.
 
 Letters: b images, h × w pixels, both multiples of 32. Depths are positive distances along the optical axis, near is
-small. On rendered scenes they are trained towards millimetres; on real images only their ratios mean something.
+small; learned in millimetres on rendered scenes, while on real images only their ratios mean something.
 
 The scheme is the coarse-to-fine idea of Eigen, Puhrsch and Fergus (NeurIPS 2014): a global network sees the whole
 scene at low resolution, a shallow local one sees full resolution, their sum is refined locally. Sums are taken of
@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from lesionkit.encoders import EfficientNetLite, block
 from lesionkit.preprocess import STRIDE
 
+PARTS = ("global", "local", "refinement")
 TYPICAL_MM = 30.0  # where the untrained network starts: the middle of a colonoscope's working range
 LOG_SPAN = 4.0  # depths stay within TYPICAL_MM · e^±4, so that half precision cannot overflow
-
 LUMINANCE_WEIGHTS = (0.2126, 0.7152, 0.0722)  # of linear RGB, Rec. 709
 DARKEST = 1e-3  # of white: below a camera's noise; no depth is more than about 30 times the nearest
 
@@ -33,20 +33,12 @@ class DepthError(ValueError):
 
 @dataclass(frozen=True)
 class DepthMaps:
-    """The four depth images of the method, each b×1×h×w.
+    """The four depth images of the method. All but `second` are positive depths."""
 
-    first: the global map; second: the *signed* logarithmic correction seen locally; third: first and second
-    superposed (first · e^second, but for the bound of `to_depth`); target: third after local refinement. All but
-    `second` are positive depths.
-    """
-
-    first: Float[Tensor, "b 1 h w"]
-    second: Float[Tensor, "b 1 h w"]
-    third: Float[Tensor, "b 1 h w"]
-    target: Float[Tensor, "b 1 h w"]
-
-
-PARTS = ("global", "local", "refinement")
+    first: Float[Tensor, "b 1 h w"]  # the global map
+    second: Float[Tensor, "b 1 h w"]  # the *signed* logarithmic correction seen locally
+    third: Float[Tensor, "b 1 h w"]  # both superposed: first · e^second, but for the bound of `to_depth`
+    target: Float[Tensor, "b 1 h w"]  # third after local refinement
 
 
 @dataclass(frozen=True)
@@ -60,12 +52,10 @@ class DepthConfig:
 
 
 def check_size(image: Float[Tensor, "b 3 h w"]) -> tuple[int, int]:
-    """Height and width of an image that a depth estimator can take. Raises DepthError when h or w is no multiple of 32
-    or below 64."""
+    """Height and width, which a depth estimator takes in multiples of 32, at least 64; else raises DepthError."""
     h, w = image.shape[2:]
     if h % STRIDE or w % STRIDE or min(h, w) < 2 * STRIDE:
-        wanted = f"width and height must be multiples of {STRIDE}, at least {2 * STRIDE}"
-        raise DepthError(f"the image is {w}×{h}: {wanted}")
+        raise DepthError(f"the image is {w}×{h}, its sides must be multiples of {STRIDE}, at least {2 * STRIDE}")
     return h, w
 
 
@@ -74,9 +64,8 @@ def up_to(features: Tensor, like: Tensor) -> Tensor:
 
 
 class GlobalDepth(nn.Module):
-    """b×3×h×w in [0, 1] → log depth b×1×(h/4)×(w/4). It sees the scene at half resolution: an encoder that begins
-    with ImageNet's features, the scene's mean feature added at the bottom (the receptive field is the whole image), and
-    a light decoder."""
+    """b×3×h×w in [0, 1] → log depth b×1×(h/4)×(w/4). It sees the scene at half resolution: an encoder, the scene's mean
+    feature added at its bottom (the receptive field is the whole image), and a light decoder."""
 
     def __init__(self, config: DepthConfig, pretrained: bool):
         super().__init__()
@@ -156,15 +145,11 @@ def gradient_magnitude(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h 
     return gradient.square().sum(dim=2).sqrt()
 
 
-# --- trivial estimates, without a unit: what the network has to beat
-
-
 def luminance_depth(image: Float[Tensor, "b 3 h w"], blur: float = 0.01) -> Float[Tensor, "b 1 h w"]:
-    """Depth from brightness alone: 1 / √(linear luminance), since light at the camera falls off with 1/d².
-
-    The strongest of the trivial estimates in endoscopy. sRGB in [0, 1] is made linear first. The Gaussian blur, of
-    standard deviation `blur` × the shorter side, takes away vessels and part of the highlights; 0 leaves it out.
-    """
+    """Depth from brightness alone, without a unit: 1 / √(linear luminance), since light at the camera falls off with
+    1/d². The strongest of the trivial estimates, which the network has to beat. sRGB in [0, 1] is made linear first.
+    The Gaussian blur, of standard deviation `blur` × the shorter side, takes away vessels and part of the highlights;
+    0 leaves it out."""
     weights = image.new_tensor(LUMINANCE_WEIGHTS).view(1, 3, 1, 1)
     luminance = (kornia.color.rgb_to_linear_rgb(image) * weights).sum(1, keepdim=True)  # b 3 h w -> b 1 h w
     sigma_px = blur * min(image.shape[-2:])
@@ -177,8 +162,7 @@ def luminance_depth(image: Float[Tensor, "b 3 h w"], blur: float = 0.01) -> Floa
 def radial_depth(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
     """A tube seen along its axis: 2 in the image centre (far), falling linearly to 1 in the corners."""
     b, _, h, w = image.shape
-    y = torch.linspace(-h, h, h, device=image.device, dtype=image.dtype)
-    x = torch.linspace(-w, w, w, device=image.device, dtype=image.dtype)
+    y, x = (torch.linspace(-n, n, n, device=image.device, dtype=image.dtype) for n in (h, w))
     radius = torch.hypot(y[:, None], x[None, :]) / math.hypot(h, w)  # h w, in [0, 1]
     return (2 - radius).expand(b, 1, h, w).clone()
 

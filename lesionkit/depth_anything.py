@@ -1,7 +1,7 @@
 """Depth Anything V2 Small as an alternative *global* depth estimator [15], behind the interface of `depth.DepthNet`.
 
-Letters: b images, h × w pixels, both multiples of 32; H × W the same image at the size the foundation model likes.
-Everything here needs the extra `[depth]`; importing this module does not.
+Letters: b images, h × w pixels, both multiples of 32; H × W the same image at the size the model likes. The weights
+need the extra `[depth]`; importing this module does not.
 
 The model (Yang et al., Depth Anything V2, NeurIPS 2024) was trained on everyday scenes, not on endoscopy, and gives a
 *disparity*: inverse depth up to an unknown factor and an unknown shift, near is large. `to_relative_depth` turns that
@@ -20,7 +20,6 @@ SMALL = "depth-anything/Depth-Anything-V2-Small-hf"
 TIMEOUT_S = 10.0  # for the first answer of the network; the hub's own retries go on for minutes
 PATCH_PX = 14  # of its transformer, DINOv2: width and height must be multiples
 INPUT_PX = 518  # the shorter side it was trained at; smaller inputs are faster and coarser
-
 FAR_SHARE, NEAR_SHARE = 0.02, 0.98  # quantiles of disparity: a few odd pixels must not set the scale
 SPAN = 10.0  # from the near to the far quantile: 9.4 in rendered scenes (`standard`), 10.7 in `hard`
 NEAREST = 2.0  # times the near quantile; of 96 rendered scenes none goes beyond 1.91
@@ -33,11 +32,10 @@ class DepthAnythingError(RuntimeError):
 
 class DepthAnything(DepthNet):
     """image b×3×h×w in [0, 1] → DepthMaps: `first` is the model's relative depth (positive, near is small, the median
-    of each image is TYPICAL_MM), `second` is zero, `third` and `target` are `first`.
+    of each image is TYPICAL_MM), `second` is zero, `third` and `target` are `first`. Its weights are frozen.
 
-    Its weights are frozen. Whatever asks for a DepthNet to *call* takes this one (`training.estimate_depth`,
-    `Detector`); a weight file saved with it cannot be loaded again, since the kit's files hold the kit's own layers.
-    Raises DepthError when h or w is no multiple of 32 or below 64.
+    Whatever *calls* a DepthNet can call this one; but the kit's weight files hold the kit's own layers, so that a file
+    saved with it cannot be loaded. Raises DepthError when h or w is no multiple of 32 or below 64.
     """
 
     def __init__(self, network: nn.Module, input_px: int = INPUT_PX):
@@ -53,11 +51,21 @@ class DepthAnything(DepthNet):
         """The published weights (99 MB, 24.8 million parameters), from the user's Hugging Face cache or, where they are
         not in it, from the network; HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE are obeyed. Raises DepthAnythingError."""
         if name != SMALL:  # metric variants among them: they give depth, not disparity
-            raise DepthAnythingError(
-                f"{name} is refused: use {SMALL}, the one model whose output the kit converts, which is Apache-2.0 "
-                "(Base and Large are licensed CC-BY-NC-4.0: no commercial use)"
+            raise DepthAnythingError(f"{name} is refused: use {SMALL}, Apache-2.0 (Base and Large are CC-BY-NC-4.0)")
+        try:
+            return cls(_published(), input_px)
+        except ImportError as error:
+            message = f"Depth Anything needs transformers ({error}): pip install lesionkit[depth]"
+        except Exception as error:  # whatever the damage leads to: JSON, safetensors, shapes; the hub's HTTP library
+            from huggingface_hub.constants import HF_HUB_CACHE
+
+            reason = " ".join(str(error).split())[:160].rstrip(" .")
+            message = (
+                f"the weights of {SMALL} cannot be loaded ({reason}): run `hf download {SMALL}` where there is a "
+                "network, or set HF_HOME to a folder that has them; if they are damaged, delete "
+                f"{HF_HUB_CACHE}/models--{SMALL.replace('/', '--')}"
             )
-        return cls(_pretrained(), input_px)
+        raise DepthAnythingError(message)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> DepthMaps:
         h, w = check_size(image)  # as DepthNet: one may replace the other anywhere
@@ -66,6 +74,22 @@ class DepthAnything(DepthNet):
         disparity = self.network((x - self.mean) / self.std).predicted_depth[:, None]  # b H W -> b 1 H W
         first = to_relative_depth(up_to(disparity.float(), image))
         return DepthMaps(first, torch.zeros_like(first), first, first)
+
+
+def _published() -> nn.Module:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from transformers import DepthAnythingForDepthEstimation as Architecture
+
+    how = {"use_safetensors": True, "output_loading_info": True}  # never pickle
+    try:
+        network, found = Architecture.from_pretrained(SMALL, local_files_only=True, **how)
+    except OSError:  # not in the cache, or not all of it
+        get_hf_file_metadata(hf_hub_url(SMALL, "config.json"), timeout=TIMEOUT_S)
+        network, found = Architecture.from_pretrained(SMALL, **how)
+    # a tensor too many does no harm, a missing one would be random
+    if wrong := sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]])):
+        raise ValueError(f"{len(wrong)} tensors are missing or misshapen, {wrong[0]} among them")
+    return network
 
 
 def model_size(h: int, w: int, input_px: int = INPUT_PX) -> tuple[int, int]:
@@ -89,32 +113,3 @@ def to_relative_depth(disparity: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1
     t = ((flat - far) / torch.maximum(near - far, least)).clamp(0, NEAREST)
     depth = 1 / (1 / SPAN + (1 - 1 / SPAN) * t)
     return (TYPICAL_MM * depth / depth.quantile(0.5, dim=1, keepdim=True)).view_as(disparity)
-
-
-def _pretrained() -> nn.Module:
-    try:
-        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-        from transformers import DepthAnythingForDepthEstimation as Architecture
-    except ImportError as error:
-        raise DepthAnythingError(
-            f"Depth Anything needs transformers, which cannot be imported ({error}): pip install lesionkit[depth]"
-        ) from None
-    how = {"use_safetensors": True, "output_loading_info": True}  # never pickle
-    try:
-        try:
-            network, found = Architecture.from_pretrained(SMALL, local_files_only=True, **how)
-        except OSError:  # not in the cache, or not all of it
-            get_hf_file_metadata(hf_hub_url(SMALL, "config.json"), timeout=TIMEOUT_S)
-            network, found = Architecture.from_pretrained(SMALL, **how)
-        # a tensor too many does no harm, a missing one would be random
-        wrong = sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]]))
-        if wrong:
-            raise ValueError(f"{len(wrong)} tensors are missing or misshapen, {wrong[0]} among them")
-    except Exception as error:  # whatever the damage leads to: JSON, safetensors, shapes; the hub's HTTP library
-        reason = " ".join(str(error).split())[:160].rstrip(" .")
-        folder = f"{constants.HF_HUB_CACHE}/models--{SMALL.replace('/', '--')}"
-        raise DepthAnythingError(
-            f"the weights of {SMALL} cannot be loaded ({reason}): run `hf download {SMALL}` where there is a network, "
-            f"or set HF_HOME to a folder that has them; if they are damaged, delete {folder}"
-        ) from None
-    return network

@@ -5,14 +5,14 @@ Letters: b images, h × w pixels (multiples of 32), c channels; scale i has h/2�
     image ──► encoder ──► first image features F_i ──► × w_i ──► second image features ──► decoder ──► logits
     map ────► conv + pool ──► depth features D_i ──► attention layer ──► weights w_i
 
-The weights are 2σ(a), divided by their own mean over the image: each map has mean 1, so the attention can move weight
-from one place to another but never switch the features off everywhere; and since the last layer starts at zero, every
-weight starts at 1 and guidance can only be learned.
+The weights are 2σ(a), divided by their own mean over the image: the attention can move weight from one place to another
+but never switch the features off everywhere. Its layer starts at zero, so all weights start at 1: guidance is learned.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -23,23 +23,21 @@ from lesionkit.depth import luminance_depth, up_to
 from lesionkit.encoders import block, make_encoder
 from lesionkit.preprocess import STRIDE, view_mask
 
-
-@dataclass(frozen=True)
-class Guidance:
-    """needs: what the map is made of, image, depth or donors; alone: whether it can be used on an image alone, of
-    which nothing else is known."""
-
-    needs: str
-    alone: bool = True
+Given = Tensor | None  # an input that only some kinds of guidance need
 
 
-GUIDANCE = {
-    "depth": Guidance("depth"),  # estimated
-    "none": Guidance("image"),  # for its size alone
-    "learned": Guidance("image"),
-    "luminance": Guidance("image"),
-    "shuffled": Guidance("donors", alone=False),
-    "oracle": Guidance("depth", alone=False),  # exact
+class Guidance(NamedTuple):
+    needs: str  # what the map is made of: image, depth or donors
+    alone: bool = True  # it can be used on an image of which nothing else is known
+
+
+GUIDANCE = {  # its kinds; what each makes of its input stands in `guidance_map`
+    "depth": Guidance("depth"),  # the log of the estimated depth
+    "none": Guidance("image"),  # ones
+    "learned": Guidance("image"),  # the image itself, from which the branch learns a map without depth labels
+    "luminance": Guidance("image"),  # blurred inverse brightness, taken for a depth
+    "shuffled": Guidance("donors", alone=False),  # the log depth of other frames, see `draw_donors`
+    "oracle": Guidance("depth", alone=False),  # the log of the exact depth
 }
 
 
@@ -73,48 +71,34 @@ def guidance_map(
     donors: Float[Tensor, "b 1 h w"] | None = None,
 ) -> Float[Tensor, "b 3 h w"]:
     """The map that feeds the attention: the one place where the kinds of GUIDANCE differ. Always three channels (a grey
-    map repeated), so that all have the same parameters.
-
-    depth, oracle: the log of `depth` (estimated or exact, as the caller passes); none: ones; learned: the image
-    itself, from which the branch learns a map without depth labels; luminance: blurred inverse brightness as a
-    depth; shuffled: the log depth of `donors`, other frames than this one (see `draw_donors`). Maps are standardised
-    per image: guidance is relative, free of scale. Raises GuidanceError.
-    """
+    map repeated), so that all have the same parameters; standardised per image, since guidance is relative, free of
+    scale. `depth` is estimated or exact, as the caller passes. Raises GuidanceError for what is missing."""
     needs = check_guidance(kind).needs
     source = {"image": image, "depth": depth, "donors": donors}[needs]
     if source is None:
-        missing = {"image": "an image", "depth": "a depth map"}.get(needs, needs)
-        raise GuidanceError(f"guidance {kind!r} needs {missing}: pass it")
+        raise GuidanceError(f"guidance {kind!r} needs `{needs}`: pass it")
     if kind == "none":
         return torch.ones_like(source)
     if kind == "learned":
         return standardise(source)
     if kind == "luminance":
-        source = _inside_only(luminance_depth(source), view_mask(source))
+        view, source = view_mask(source), luminance_depth(source)
+        # brightness calls the black surround the farthest place of all, which would use up the map's range
+        mean = (source * view).sum((2, 3), keepdim=True) / view.sum((2, 3), keepdim=True).clamp_min(1)
+        source = torch.where(view > 0.5, source, mean)
     return standardise(torch.log(source.clamp_min(1e-3))).expand(-1, 3, -1, -1)
 
 
 def standardise(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Mean 0 and deviation 1 over each image; a flat map becomes zeros."""
-    mean = maps.mean(dim=(1, 2, 3), keepdim=True)
-    std = maps.std(dim=(1, 2, 3), keepdim=True)
-    return (maps - mean) / (std + 1e-3)
-
-
-def _inside_only(maps: Float[Tensor, "b 1 h w"], view: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """The maps with their mean over the view put outside it. The black surround reads as "farthest of all" by its
-    brightness; left in, it would use up the map's range and cripple the luminance control."""
-    mean = (maps * view).sum((2, 3), keepdim=True) / view.sum((2, 3), keepdim=True).clamp_min(1)
-    return torch.where(view > 0.5, maps, mean)
+    whole = {"dim": (1, 2, 3), "keepdim": True}
+    return (maps - maps.mean(**whole)) / (maps.std(**whole) + 1e-3)
 
 
 def draw_donors(depth: Float[Tensor, "n 1 h w"], seed: int = 0) -> Float[Tensor, "n 1 h w"]:
     """Another frame's depth for every frame of a pool, never its own: the pool moved on by half its length, and by
-    `seed` more. Neighbours of a sorted list are often of one video, so the next frame would be nearly its own.
-
-    No random generator is used: the other arms would otherwise see other augmentation. Raises GuidanceError for a
-    pool of one.
-    """
+    `seed` more, as neighbours of a sorted list are often of one video. Without a random generator, or the other arms
+    would see other augmentation. Raises GuidanceError for a pool of one."""
     n = len(depth)
     if n < 2:
         raise GuidanceError("shuffled guidance needs at least two frames: pass more, or another's depth as donors")
@@ -126,15 +110,12 @@ class DepthFeatures(nn.Module):
 
     def __init__(self, channels: tuple[int, ...] = (12, 16, 24, 32, 32)):
         super().__init__()
-        widths = (3, *channels)
-        self.stages = nn.ModuleList(block(a, b) for a, b in pairwise(widths))
+        self.stages = nn.ModuleList(block(a, b) for a, b in pairwise((3, *channels)))
 
     def forward(self, guide: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        features = []
-        x = F.avg_pool2d(guide, 2)  # the finest features of the encoder are at half resolution
-        for i, stage in enumerate(self.stages):
-            x = stage(x if i == 0 else F.max_pool2d(x, 2))
-            features.append(x)
+        features = [self.stages[0](F.avg_pool2d(guide, 2))]  # the encoder's finest are at half resolution
+        for stage in self.stages[1:]:
+            features.append(stage(F.max_pool2d(features[-1], 2)))
         return features
 
 
@@ -176,13 +157,11 @@ class Decoder(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], widths: tuple[int, ...] = (24, 32, 48, 64)):
         super().__init__()
-        deep = channels[-1]
-        self.context = Context(deep)
-        stages = []
-        for skip, width in zip(channels[-2::-1], widths[::-1], strict=True):
-            stages.append(nn.Sequential(block(deep + skip, width), block(width, width)))
+        *skips, deep = channels
+        self.context, self.stages = Context(deep), nn.ModuleList()
+        for skip, width in zip(reversed(skips), reversed(widths), strict=True):
+            self.stages.append(nn.Sequential(block(deep + skip, width), block(width, width)))
             deep = width
-        self.stages = nn.ModuleList(stages)
         self.head = nn.Conv2d(deep, 1, 3, padding=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -193,11 +172,9 @@ class Decoder(nn.Module):
 
 
 class DepthGuidedSegmenter(nn.Module):
-    """image b×3×h×w in [0, 1] and a depth map b×1×h×w → Segmentation.
-
-    guidance: one of GUIDANCE. encoder: "efficientnet-lite0" or "small" (see `encoders`). pretrained: start the
-    encoder from ImageNet. For guidance "shuffled" pass the donors' depth as `donors`, or a batch of two and more.
-    """
+    """image b×3×h×w in [0, 1] and a depth map b×1×h×w → Segmentation. guidance: one of GUIDANCE; encoder: one of
+    `encoders.ENCODERS`; pretrained: start it from ImageNet. Under guidance "shuffled" pass the donors' depth as
+    `donors`, or a batch of two and more."""
 
     def __init__(self, guidance: str = "depth", encoder: str = "efficientnet-lite0", pretrained: bool = True):
         super().__init__()
@@ -208,9 +185,7 @@ class DepthGuidedSegmenter(nn.Module):
         self.attention = nn.ModuleList(Attention(stage[0].out_channels) for stage in self.depth_features.stages)
         self.decoder = Decoder(self.encoder.channels)
 
-    def forward(
-        self, image: Float[Tensor, "b 3 h w"], depth: Tensor | None = None, donors: Tensor | None = None
-    ) -> Segmentation:
+    def forward(self, image: Float[Tensor, "b 3 h w"], depth: Given = None, donors: Given = None) -> Segmentation:
         first = self.encode(image)
         weights = self.attend(depth, image, donors)
         second = self.weigh(first, weights)
@@ -223,11 +198,9 @@ class DepthGuidedSegmenter(nn.Module):
             raise GuidanceError(f"the image is {w}×{h}: width and height must be multiples of {STRIDE}")
         return self.encoder(image)
 
-    def attend(
-        self, depth: Tensor | None = None, image: Tensor | None = None, donors: Tensor | None = None
-    ) -> list[Tensor]:
-        """Steps [20–24]: a weight map b×1×h_i×w_i per scale. Guidance by depth needs a depth map b×1×h×w and nothing
-        else, see GUIDANCE for the other kinds. Raises GuidanceError for what is missing."""
+    def attend(self, depth: Given = None, image: Given = None, donors: Given = None) -> list[Tensor]:
+        """Steps [20–24]: a weight map b×1×h_i×w_i per scale. Of the three only what GUIDANCE names is needed, depth
+        b×1×h×w for "depth"; raises GuidanceError without it."""
         if self.guidance == "shuffled" and donors is None and depth is not None:
             donors = draw_donors(depth)
         features = self.depth_features(guidance_map(self.guidance, image, depth, donors))
