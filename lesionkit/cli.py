@@ -28,9 +28,6 @@ def main() -> None:
     """Depth-guided lesion segmentation in endoscopy images."""
 
 
-# --- run -----------------------------------------------------------------------------------------------
-
-
 @main.command()
 @click.option("--profile", default="quick", show_default=True, help="smoke (tests), quick or full (GPU).")
 @click.option("--dataset", default="scenes", show_default=True, help="scenes, a registry name or folder:PATH.")
@@ -49,9 +46,6 @@ def run(**options: Any) -> None:
     click.echo(f"records, figures and executed notebooks: {folder}")
 
 
-# --- detect --------------------------------------------------------------------------------------------
-
-
 @main.command()
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option("--out", required=True, type=click.Path(), help="Folder for masks, overlays, detections.json.")
@@ -66,75 +60,49 @@ def detect(inputs: tuple[str, ...], out: str, weights: str, threshold: float | N
     (NNNNNN counts frames from 0), and detections.json. Of two inputs with one stem the second is called
     STEM_FOLDER.
     """
-    from lesionkit.detect import InputFile, Job, UsageError, find_inputs
+    from lesionkit import devices
+    from lesionkit.detect import Job, UsageError, find_inputs
+    from lesionkit.detector import Detector, WeightsError
 
     folder = Path(out)
-    with _exit_with(2, UsageError):
-        _check_detect(folder, weights, threshold)
+    with _exit_with(2, UsageError, devices.DeviceError, WeightsError, OSError):
+        if threshold is not None and not 0 < threshold < 1:  # also refuses nan
+            raise UsageError(f"--threshold is {threshold}, but must lie between 0 and 1, both excluded")
         found = find_inputs(inputs, folder)
-        job = Job(_detector(weights, threshold, device), folder, lambda text: click.echo(text, err=True))
+        detector = Detector.from_pretrained(weights, device=device).fuse()
+        detector.threshold = threshold or detector.threshold
         _make(folder)
     for source in found:
-        if isinstance(source, InputFile) and source.stem != source.path.stem:
+        if source.path and source.stem != source.path.stem:
             click.echo(f"{source.input} is written as {source.stem}, its own name is taken", err=True)
+    job = Job(detector, folder, lambda text: click.echo(text, err=True))
     try:
         with _exit_with(1, OSError):
             job.run(found, every)
     except KeyboardInterrupt:
         click.echo(f"interrupted; {len(job.entries)} finished entries: {folder / 'detections.json'}", err=True)
         raise SystemExit(130) from None
-    _summary(job.entries, folder)
-
-
-def _check_detect(folder: Path, weights: str, threshold: float | None) -> None:
-    from lesionkit.detect import UsageError
-
-    if threshold is not None and not 0 < threshold < 1:  # also refuses nan
-        raise UsageError(f"--threshold is {threshold}, but must lie between 0 and 1, both excluded")
-    try:
-        if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
-            raise UsageError(f"--out is {folder}, but a file stands there: give the path of a folder")
-        if weights != "reference" and not Path(weights).is_file():
-            raise UsageError(f"--weights {weights} does not exist: give `reference` or a .safetensors file")
-    except OSError as error:  # a name too long, a folder that may not be entered
-        raise UsageError(f"{error.filename} cannot be used ({error.strerror}): give another path") from None
-
-
-def _detector(weights: str, threshold: float | None, device: str) -> Any:
-    from lesionkit import devices
-    from lesionkit.detector import Detector, WeightsError
-
-    with _exit_with(2, devices.DeviceError, WeightsError):
-        devices.resolve(device)
-        detector = Detector.from_pretrained(weights, device=device).fuse()
-    detector.threshold = threshold or detector.threshold
-    return detector
+    _sum_up(job.entries, folder)
 
 
 def _make(folder: Path) -> None:
-    from lesionkit.detect import UsageError
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass  # better now than after all images
+        tempfile.TemporaryFile(dir=folder).close()  # better now than after all images
     except OSError as error:
-        raise UsageError(f"--out {folder} cannot be written to ({error.strerror}): give another folder") from None
+        raise OSError(f"--out {folder} cannot be written to ({error.strerror}): give another folder") from None
 
 
-def _summary(entries: list[dict[str, Any]], folder: Path) -> None:
+def _sum_up(entries: list[dict[str, Any]], folder: Path) -> None:
     """One line for each failed input on stderr, one line on what was done; exit 1 when something failed."""
     failed = [entry for entry in entries if "error" in entry]
     for entry in failed:
         click.echo(f"Error: {entry['input']}: {entry['error']}", err=True)
-    good = [entry for entry in entries if "error" not in entry]
-    lesions = sum(len(entry["lesions"]) for entry in good)
-    click.echo(f"{len(good)} images, {lesions} lesions, {len(failed)} failed: {folder / 'detections.json'}")
+    lesions = sum(len(entry.get("lesions", ())) for entry in entries)
+    done = len(entries) - len(failed)
+    click.echo(f"{done} images, {lesions} lesions, {len(failed)} failed: {folder / 'detections.json'}")
     if failed:
         raise SystemExit(1)
-
-
-# --- data sets -----------------------------------------------------------------------------------------
 
 
 @main.command("datasets")

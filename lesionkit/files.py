@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +36,12 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON knows it. Floats keep every digit: equal runs must give equal records."""
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy's arrays and numbers, torch's tensors
-        return plain(value.tolist())
+    """`value` as JSON knows it: numpy's and torch's values become lists and numbers, NaN and infinities None. Floats
+    keep every digit: equal runs must give equal records. Raises TypeError for the rest."""
+    return json.loads(json.dumps(value, default=_listed), parse_constant=lambda _: None)
+
+
+def _listed(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
     raise TypeError(f"a record cannot hold a {type(value).__name__} ({value!r:.80}); paths go to run.note(...)")

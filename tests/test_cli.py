@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import lesionkit.runs  # noqa: F401 - imported before the detector's stand-in below takes the real one's place
-from lesionkit import cli, datasets
+from lesionkit import cli, datasets, devices
 
 
 class WeightsError(ValueError):
@@ -36,6 +37,9 @@ class FakeDetector:
 
     @classmethod
     def from_pretrained(cls, name="reference", device="auto"):
+        devices.resolve(device)
+        if name != "reference" and not Path(name).is_file():  # a name too long is an OSError
+            raise WeightsError(f"there is no weight file {name}")
         if name != "reference":
             raise WeightsError(f"{name} does not fit:\nit has no header")
         FakeDetector.made += ((name, device),)
@@ -101,8 +105,8 @@ def test_help_and_version_do_not_load_torch():
         (("run", "--device", "tpu"), ("auto, cpu",)),
         (("run", "--only", "9"), ("01_data",)),
         (("run", "--update-notebooks", "--seed", "2"), ("--seed",)),
-        (("detect", "x.png", "--out", "o" * 300), ("File name too long",)),
-        (("detect", "x.png", "--out", "o", "--weights", "w" * 300), ("File name too long",)),
+        (("detect", "x.png", "--out", "o" * 300), ("File name too long", "ooo")),
+        (("detect", "x.png", "--out", "o", "--weights", "w" * 300), ("File name too long", "www")),
         (("fetch", "imagenet"), ("kvasir-seg",)),
         (("verify", "imagenet"), ("kvasir-seg",)),
     ],
@@ -211,14 +215,14 @@ def test_weights_and_devices_that_do_not_fit_are_exit_2(tmp_path, image):
     (tmp_path / "other.safetensors").write_bytes(b"x")
     out = ("--out", tmp_path / "out")
     one_line_error(call("detect", image, *out, "--weights", tmp_path / "other.safetensors"), 2, "does not fit: it")
-    one_line_error(call("detect", image, *out, "--weights", tmp_path / "no.safetensors"), 2, "does not exist")
+    one_line_error(call("detect", image, *out, "--weights", tmp_path / "no.safetensors"), 2, "no weight file")
     one_line_error(call("detect", image, *out, "--device", "tpu"), 2, "auto, cpu")
     assert not (tmp_path / "out").exists()
 
 
 def test_out_that_is_a_file_is_exit_2(tmp_path, image):
-    one_line_error(call("detect", image, "--out", image), 2, "a file stands there")
-    one_line_error(call("detect", image, "--out", image / "below"), 2, "a file stands there")
+    one_line_error(call("detect", image, "--out", image), 2, "cannot be written to (File exists)")
+    one_line_error(call("detect", image, "--out", image / "below"), 2, "cannot be written to (Not a directory)")
     assert cv2.imread(str(image)).mean() == 200
 
 

@@ -1,5 +1,5 @@
 """Detection over many inputs: files and videos in, pictures and one detections.json out."""
 
-from lesionkit.detect.inputs import Failure, InputFile, UsageError, find_inputs
+from lesionkit.detect.inputs import Source, UsageError, find_inputs
 from lesionkit.detect.job import Job
-from lesionkit.detect.outputs import OUTPUTS, Output
+from lesionkit.detect.outputs import OUTPUTS

@@ -17,7 +17,7 @@ import numpy as np
 
 from lesionkit import files
 from lesionkit.detect import outputs
-from lesionkit.detect.inputs import Failure, InputFile
+from lesionkit.detect.inputs import Source
 from lesionkit.detect.reading import Item, read_ahead, read_all
 
 WAITING = 3  # results that wait to be written
@@ -32,9 +32,9 @@ class Job:
     out: Path
     echo: Callable[[str], None] = click.echo
     entries: list[dict[str, Any]] = field(default_factory=list)
-    _writing: deque[tuple[Future, dict]] = field(default_factory=deque)
+    _writing: deque[Future] = field(default_factory=deque)  # of entries, in order
 
-    def run(self, found: Sequence[InputFile | Failure], every: int = 25) -> list[dict[str, Any]]:
+    def run(self, found: Sequence[Source], every: int = 25) -> list[dict[str, Any]]:
         """Detect in everything found and write detections.json, even when interrupted (raised again)."""
         start = last = time.perf_counter()
         items, results = read_ahead(read_all(found, every)), self.out / outputs.RESULTS
@@ -47,48 +47,40 @@ class Job:
                     self._drain(WAITING)
                     if time.perf_counter() - last > PROGRESS_S:
                         last = time.perf_counter()
-                        self._progress(item, last - start, len(found))
+                        done = len(self.entries) + len(self._writing)
+                        speed = f"{done / (last - start):.1f} a second"
+                        self.echo(f"{done} done, {speed}, now {item.input} ({len(found)} inputs)")
             finally:
                 items.close()
                 self._drain(0)
                 files.write_json(results, self.entries)
         return self.entries
 
-    def _progress(self, item: Item, seconds: float, total: int) -> None:
-        done = len(self.entries) + len(self._writing)
-        self.echo(f"{done} done, {done / seconds:.1f} a second, now {item.input} ({total} inputs)")
-
-    def _detect(self, item: Item, writer: ThreadPoolExecutor) -> tuple[Future, dict[str, Any]]:
-        """The writing of one result, under way, and its entry."""
+    def _detect(self, item: Item, writer: ThreadPoolExecutor) -> Future:
+        """The entry of one image, to be had when its pictures are written."""
         start, error = time.perf_counter(), item.error
         if item.image is not None:
             try:
                 found = self.detector(item.image)
                 entry = outputs.entry(item.input, found)
                 entry["seconds"] = item.seconds + time.perf_counter() - start
-                return writer.submit(_timed_write, self.out, item.stem, found), entry
+                return writer.submit(self._write, item.stem, found, entry)
             except Exception as problem:  # one image must not cost the others; the reason is reported, not hidden
                 error = f"the detector failed: {_one_line(problem)}"
-        return writer.submit(float), {"input": item.input, "error": error}
+        return writer.submit(dict, input=item.input, error=error)
+
+    def _write(self, stem: str, found: outputs.Found, entry: dict[str, Any]) -> dict[str, Any]:
+        start = time.perf_counter()
+        try:
+            outputs.write(self.out, stem, found)
+        except Exception as error:  # a full disk, or pixels that cannot be encoded
+            return {"input": entry["input"], "error": f"cannot be written: {_one_line(error)}"}
+        return entry | {"seconds": round(entry["seconds"] + time.perf_counter() - start, 4)}
 
     def _drain(self, leave: int) -> None:
         """Wait for the oldest results to be written until at most `leave` are waiting."""
         while len(self._writing) > leave:
-            written, entry = self._writing.popleft()
-            try:
-                seconds = written.result()
-                if "seconds" in entry:
-                    entry["seconds"] = round(entry["seconds"] + seconds, 4)
-            except Exception as error:  # a full disk, or pixels that cannot be encoded
-                entry = {"input": entry["input"], "error": f"cannot be written: {_one_line(error)}"}
-            self.entries.append(entry)
-
-
-def _timed_write(out: Path, stem: str, found: outputs.Found) -> float:
-    """`outputs.write`; returns the seconds."""
-    start = time.perf_counter()
-    outputs.write(out, stem, found)
-    return time.perf_counter() - start
+            self.entries.append(self._writing.popleft().result())
 
 
 def _one_line(error: BaseException) -> str:

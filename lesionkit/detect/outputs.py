@@ -1,10 +1,6 @@
-"""What `detect` writes: the table of outputs, one entry each, and the entry of detections.json.
+"""What `detect` writes: the table of outputs, one entry each, and the entry of detections.json."""
 
-Another output is one more line of OUTPUTS: what its files end in, and how a detection becomes the file's bytes.
-"""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +11,6 @@ from lesionkit import files
 
 RESULTS = "detections.json"
 Found = Any  # a `detector.Detection`, or what has its mask, overlay(), lesions and image
-
-
-@dataclass(frozen=True)
-class Output:
-    """One file per detection: STEM + `ending`, with the bytes that `encode` makes of the detection."""
-
-    ending: str
-    encode: Callable[[Found], bytes]
 
 
 def mask_png(found: Found) -> bytes:
@@ -42,14 +30,18 @@ def _encoded(ending: str, pixels: np.ndarray, option: int, value: int) -> bytes:
     return content.tobytes()
 
 
-OUTPUTS = {"mask": Output("_mask.png", mask_png), "overlay": Output("_overlay.jpg", overlay_jpeg)}
-ENDINGS = tuple(output.ending for output in OUTPUTS.values())
+# Another output is one more line: what its files end in, and how a detection becomes a file's bytes.
+OUTPUTS: dict[str, tuple[str, Callable[[Found], bytes]]] = {
+    "mask": ("_mask.png", mask_png),
+    "overlay": ("_overlay.jpg", overlay_jpeg),
+}
+ENDINGS = tuple(ending for ending, _ in OUTPUTS.values())
 PAIR = ("_mask.png", "_overlay.jpg")  # what every version has written: a file that has the other beside it is ours
 
 
-def write(out: Path, stem: str, found: Found, kinds: Sequence[str] = tuple(OUTPUTS)) -> None:
+def write(out: Path, stem: str, found: Found) -> None:
     """The files of one detection, all or none. Raises OSError when the folder cannot be written to."""
-    contents = {out / f"{stem}{OUTPUTS[kind].ending}": OUTPUTS[kind].encode(found) for kind in kinds}
+    contents = {out / f"{stem}{ending}": encode(found) for ending, encode in OUTPUTS.values()}
     try:
         for path, content in contents.items():
             files.write_bytes(path, content)
@@ -63,13 +55,5 @@ def entry(name: str, found: Found) -> dict[str, Any]:
     """The entry of detections.json for the input called `name`; pixels count in the input, upright, from the top left
     corner."""
     height, width = found.image.shape[:2]
-    lesions = [
-        {
-            "bbox_px": [int(edge) for edge in lesion.bbox_px],
-            "area_px": int(lesion.area_px),
-            "area_fraction": files.plain(float(lesion.area_fraction)),
-            "score": files.plain(float(lesion.score)),
-        }
-        for lesion in found.lesions
-    ]
-    return {"input": name, "width": width, "height": height, "lesions": lesions, "seconds": 0.0}
+    lesions = [files.plain(vars(lesion)) for lesion in found.lesions]
+    return {"input": name, "width": width, "height": height, "lesions": lesions}
