@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lesionkit import datasets, files, runs
 from lesionkit.datasets import splits as splitting
-from lesionkit.runs import clean, planning, resume
+from lesionkit.runs import chain, clean, planning, records
 from lesionkit.runs.chain import NotebookFailed, execute
 
 PARAMETERS = """profile: str = "quick"
@@ -159,13 +159,13 @@ def test_only_an_own_checkpoint_of_the_same_inputs_is_gone_on_from(tmp_path, sou
         (folder / name).write_bytes(b"not of this notebook's run")
     resuming, anew = (planned(tmp_path, source, resume=going_on) for going_on in (True, False))
     for plan, mark, kept in ((anew, "a", False), (resuming, "a", True), (resuming, "b", False), (anew, "b", False)):
-        with suppress(NotebookFailed), resume.checkpoint(plan, "02_depth", mark * 64):
-            path = Path(os.environ[runs.CHECKPOINT])
+        with suppress(NotebookFailed), chain.checkpoint(plan, "02_depth", mark * 64):
+            path = Path(os.environ[records.CHECKPOINT])
             assert path.exists() is kept
             path.write_bytes(b"w")
             raise NotebookFailed("killed")
-    assert runs.CHECKPOINT not in os.environ
-    with resume.checkpoint(resuming, "02_depth", "b" * 64):
+    assert records.CHECKPOINT not in os.environ
+    with chain.checkpoint(resuming, "02_depth", "b" * 64):
         assert path.exists()
     assert len(list(folder.iterdir())) == 3, "of this notebook's none is left, and nothing else is gone"
 
@@ -184,16 +184,16 @@ def test_resume_looks_at_notebook_package_artefacts_and_everything_after(tmp_pat
         run.finish({})
         plan.copy(name).parent.mkdir(exist_ok=True)
         plan.copy(name).write_text("{}")
-        assert resume.finished(plan) == plan.names[: plan.names.index(name)]  # not stamped yet
-        resume.stamp(plan, name, resume.fingerprint(plan, name))
-    assert resume.finished(plan) == ("01_data", "02_depth")
+        assert chain.finished(plan) == plan.names[: plan.names.index(name)]  # not stamped yet
+        chain.stamp(plan, name, chain.fingerprint(plan, name))
+    assert chain.finished(plan) == ("01_data", "02_depth")
 
-    assert resume.finished(replace(plan, inputs=plan.inputs | {"package": "changed"})) == ()
+    assert chain.finished(replace(plan, inputs=plan.inputs | {"package": "changed"})) == ()
     (plan.dir / "artefacts" / "02_depth.bin").unlink()
-    assert resume.finished(plan) == ("01_data",)
+    assert chain.finished(plan) == ("01_data",)
     make_notebook(source, "01_data", "1 + 1")  # 02 is unchanged, but comes after a notebook that runs
     (plan.dir / "artefacts" / "02_depth.bin").write_bytes(b"w")
-    assert resume.finished(plan) == ()
+    assert chain.finished(plan) == ()
 
 
 def test_resume_looks_at_what_earlier_notebooks_left(tmp_path, source):
@@ -203,12 +203,12 @@ def test_resume_looks_at_what_earlier_notebooks_left(tmp_path, source):
         runs.begin(name, {**plan.parameters, "guidance": "depth"}).finish({})
         plan.copy(name).parent.mkdir(exist_ok=True)
         plan.copy(name).write_text("{}")
-        resume.stamp(plan, name, resume.fingerprint(plan, name))
-    assert resume.finished(plan) == ("01_data", "03_segmentation")
+        chain.stamp(plan, name, chain.fingerprint(plan, name))
+    assert chain.finished(plan) == ("01_data", "03_segmentation")
     weights = plan.dir / "artefacts" / "depth.safetensors"
     weights.parent.mkdir(exist_ok=True)
     weights.write_bytes(b"trained")
-    assert resume.finished(plan) == ("01_data",)
+    assert chain.finished(plan) == ("01_data",)
 
 
 def test_resume_looks_at_the_table_that_a_notebook_shows(tmp_path, source):

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from lesionkit import runs
-from lesionkit.runs.parameters import COMMON
+from lesionkit.runs.parameters import CHECKS
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 FOUND = sorted(FOLDER.glob("*.ipynb"))
@@ -56,7 +56,7 @@ def test_parameters_are_few_annotated_and_commented(path):
     lines = [line for line in source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     statements = ast.parse(source).body
     assert all(isinstance(one, ast.AnnAssign) for one in statements)
-    assert [one.target.id for one in statements][:5] == list(COMMON)
+    assert [one.target.id for one in statements][:5] == list(CHECKS)
     assert len(statements) <= MOST_PARAMETERS
     assert [line for line in lines if "#" not in line] == []
 
@@ -64,7 +64,7 @@ def test_parameters_are_few_annotated_and_commented(path):
 @taught
 def test_the_defaults_are_the_quick_profile_on_scenes(path):
     defaults = {one.target.id: ast.literal_eval(one.value) for one in ast.parse(parameters(path)).body}
-    assert {name: defaults[name] for name in COMMON} == {
+    assert {name: defaults[name] for name in CHECKS} == {
         "profile": "quick", "dataset": "scenes", "seed": 0, "device": "auto", "run_dir": ""
     }  # fmt: skip
 

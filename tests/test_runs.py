@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lesionkit import devices, runs
+from lesionkit.runs import records
 
 GOOD = {"profile": "smoke", "dataset": "scenes", "seed": 3, "device": "cpu"}
 
@@ -58,9 +59,9 @@ def test_begin_names_what_is_allowed(tmp_path, change, words):
 
 
 def test_a_checkpoint_is_kept_only_where_the_chain_says(tmp_path, monkeypatch):
-    monkeypatch.delenv(runs.CHECKPOINT, raising=False)
+    monkeypatch.delenv(records.CHECKPOINT, raising=False)
     assert begin(tmp_path).checkpoint is None  # JupyterLab: a cell that is run again begins anew
-    monkeypatch.setenv(runs.CHECKPOINT, str(tmp_path / "net.pt"))
+    monkeypatch.setenv(records.CHECKPOINT, str(tmp_path / "net.pt"))
     assert begin(tmp_path).checkpoint == tmp_path / "net.pt"
 
 

@@ -1,13 +1,17 @@
-"""Running the notebooks one after the other through papermill, into one folder:
+"""Running the notebooks one after the other through papermill, and going on after an interruption, in one folder:
 
 DIR/notebooks/   executed copies      DIR/figures/    pictures and the data they show
 DIR/records/     one JSON each        DIR/artefacts/  what later notebooks use (weights, tables)
 DIR/checkpoints/ the training of a notebook that did not end, for --resume
 """
 
+import hashlib
+import json
+import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 import click
@@ -18,9 +22,10 @@ from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import CellControlSignal
 
 from lesionkit import files
-from lesionkit.runs import clean, resume
-from lesionkit.runs.parameters import EXTRA_NOTEBOOKS, ParameterError
+from lesionkit.runs import clean
+from lesionkit.runs.parameters import EXTRA_NOTEBOOKS, NOTEBOOKS, ParameterError
 from lesionkit.runs.planning import Plan, literal
+from lesionkit.runs.records import CHECKPOINT, read_record
 
 
 class NotebookFailed(click.ClickException):
@@ -34,7 +39,7 @@ def execute(plan: Plan, echo: Callable[..., None] = click.echo) -> Path:
     cannot be written to, and NotebookFailed: then the later ones do not run and the executed copies stay.
     """
     with _claimed(plan.dir):
-        skipped = resume.finished(plan) if plan.resume else ()
+        skipped = finished(plan) if plan.resume else ()
         for name in skipped:
             echo(f"{name:<18} same inputs, skipped")
         todo = plan.names[len(skipped) :]
@@ -42,7 +47,14 @@ def execute(plan: Plan, echo: Callable[..., None] = click.echo) -> Path:
         for path in (*map(plan.record, todo), *map(plan.copy, todo), *plan.left(todo).values()):
             path.unlink(missing_ok=True)
         for name in todo:
-            _run_one(plan, name, echo)
+            start = time.monotonic()
+            echo(f"{name:<18} ", nl=False)  # the reader sees what is at work
+            try:
+                _run_one(plan, name)
+            except NotebookFailed:
+                echo(f"FAILED {time.monotonic() - start:.0f} s")
+                raise
+            echo(f"ok {time.monotonic() - start:6.0f} s")
         if plan.update_notebooks:
             _write_back(plan, echo)
     return plan.dir
@@ -59,59 +71,89 @@ def _claimed(folder: Path) -> AbstractContextManager:
         raise ParameterError(f"{folder} cannot be written to ({error.strerror}): give another --out") from None
 
 
-def _run_one(plan: Plan, name: str, echo: Callable[..., None]) -> None:
-    start = time.monotonic()
-    echo(f"{name:<18} ", nl=False)  # the reader sees what is at work
-    mark = resume.fingerprint(plan, name)
-    try:
-        with resume.checkpoint(plan, name, mark):
-            _papermill(plan, name)
-            if not resume.stamp(plan, name, mark) and name not in EXTRA_NOTEBOOKS:
-                raise NotebookFailed(f"{name} ended without a record in {plan.dir}: its last cell must call run.finish")
-    except NotebookFailed:
-        echo(f"FAILED {time.monotonic() - start:.0f} s")
-        raise
-    echo(f"ok {time.monotonic() - start:6.0f} s")
-
-
-def _papermill(plan: Plan, name: str) -> None:
+def _run_one(plan: Plan, name: str) -> None:
     plan.copy(name).parent.mkdir(exist_ok=True)
+    mark = fingerprint(plan, name)
+    with checkpoint(plan, name, mark):
+        try:
+            papermill.execute_notebook(
+                literal(plan.notebook(name)),
+                literal(plan.copy(name)),
+                parameters=plan.parameters,
+                kernel_name="python3",
+                cwd=str(plan.dir),  # what a notebook writes without thinking lands here, not beside the notebooks
+                progress_bar=False,
+                # ipykernel would warn of unencrypted TCP at each start, and print tracebacks on Ctrl-C.
+                extra_arguments=["--log-level=50"],
+            )
+        except papermill.PapermillExecutionError as error:
+            text = click.unstyle("\n".join(error.traceback)) or f"{error.ename}: {error.evalue}"
+            where = f"{name} failed in cell [{error.exec_count}]; executed copy: {plan.copy(name)}"
+            raise NotebookFailed(f"{where}\n{text}") from None
+        except (RuntimeError, CellControlSignal, NoSuchKernel) as error:  # a kernel that died, or never started
+            why = f"its kernel died or never came: {error}; is there enough memory?"
+            raise NotebookFailed(f"{name} stopped, {why}") from None
+        if not stamp(plan, name, mark) and name not in EXTRA_NOTEBOOKS:
+            raise NotebookFailed(f"{name} ended without a record in {plan.dir}: its last cell must call run.finish")
+
+
+def fingerprint(plan: Plan, name: str) -> str:
+    """One hash of the plan's inputs, of the notebook's cells without their outputs, and of what earlier ones left."""
+    cells = [(cell.cell_type, cell.source) for cell in nbformat.read(plan.notebook(name), as_version=4).cells]
+    left = plan.left(takewhile(lambda other: other != name, NOTEBOOKS))
+    content = [plan.inputs, cells, {other: files.digest(path) for other, path in left.items()}]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def stamp(plan: Plan, name: str, mark: str) -> bool:
+    """Note in the record what made it; one without the mark is of a notebook that did not end. False: no record."""
+    record = read_record(plan.record(name))
+    if record:
+        record["environment"]["fingerprint"] = mark
+        files.write_json(plan.record(name), record)
+    return record is not None
+
+
+def finished(plan: Plan) -> tuple[str, ...]:
+    """The first of the planned notebooks, that need not run. After one that runs, all later ones run too."""
+
+    def is_finished(name: str) -> bool:
+        made = (read_record(plan.record(name)) or {"environment": {}})["environment"]
+        left = [plan.copy(name), *(plan.dir / "artefacts" / artefact for artefact in made.get("artefacts", []))]
+        return made.get("fingerprint") == fingerprint(plan, name) and all(path.exists() for path in left)
+
+    return tuple(takewhile(is_finished, plan.names))
+
+
+@contextmanager
+def checkpoint(plan: Plan, name: str, mark: str) -> Iterator[None]:
+    """While a notebook runs, `Run.checkpoint` is a file of this notebook and these inputs; it stays when the notebook
+    fails or is killed. One that is there already is for --resume alone."""
+    folder = plan.dir / "checkpoints"
+    path = folder / f"{name}-{mark[:16]}.pt"
+    if not plan.resume:
+        path.unlink(missing_ok=True)
+    os.environ[CHECKPOINT] = str(path)  # kernels inherit it
     try:
-        papermill.execute_notebook(
-            literal(plan.notebook(name)),
-            literal(plan.copy(name)),
-            parameters=plan.parameters,
-            kernel_name="python3",
-            cwd=str(plan.dir),  # what a notebook writes without thinking lands here, not beside the notebooks
-            progress_bar=False,
-            log_output=False,
-            # ipykernel would warn of unencrypted TCP at each start, and print tracebacks on Ctrl-C.
-            extra_arguments=["--log-level=50"],
-        )
-    except papermill.PapermillExecutionError as error:
-        text = click.unstyle("\n".join(error.traceback)) or f"{error.ename}: {error.evalue}"
-        raise NotebookFailed(
-            f"{name} failed in cell [{error.exec_count}]; executed copy: {plan.copy(name)}\n{text}"
-        ) from None
-    except (RuntimeError, CellControlSignal, NoSuchKernel) as error:  # a kernel that died, or never started
-        raise NotebookFailed(
-            f"{name} stopped, its kernel died or never came: {error}; is there enough memory?"
-        ) from None
+        yield
+    finally:
+        del os.environ[CHECKPOINT]
+    for left in folder.glob(f"{name}-{'[0-9a-f]' * 16}.pt"):  # of other inputs too; whatever else is there stays
+        left.unlink()
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _write_back(plan: Plan, echo: Callable[..., None]) -> None:
     """Replace the notebooks by their executed copies, all or none, and only those whose content changed."""
-    private = [str(plan.dir), str(plan.source.parent)]
-    texts = {name: _cleaned_text(plan.copy(name), private) for name in plan.names}
-    for name, text in texts.items():
-        if plan.notebook(name).read_text(encoding="utf-8") != text:
-            files.write_bytes(plan.notebook(name), text.encode())
-            echo(f"{name:<18} written to {plan.notebook(name)}")
-
-
-def _cleaned_text(path: Path, private: list[str]) -> str:
-    notebook = clean.cleaned(nbformat.read(path, as_version=4))
-    problems = clean.problems(notebook, private)
-    if problems:
-        raise NotebookFailed(f"{path} must not be committed: {problems[0]}; no notebook was replaced")
-    return nbformat.writes(notebook) + "\n"
+    texts = {}
+    for name in plan.names:
+        notebook = clean.cleaned(nbformat.read(plan.copy(name), as_version=4))
+        problems = clean.problems(notebook, [str(plan.dir), str(plan.source.parent)])
+        if problems:
+            raise NotebookFailed(f"{plan.copy(name)} must not be committed: {problems[0]}; no notebook was replaced")
+        texts[plan.notebook(name)] = nbformat.writes(notebook) + "\n"
+    for path, text in texts.items():
+        if path.read_text(encoding="utf-8") != text:
+            files.write_bytes(path, text.encode())
+            echo(f"{path.stem:<18} written to {path}")

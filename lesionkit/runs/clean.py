@@ -21,7 +21,13 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
     result.metadata = from_dict({"kernelspec": KERNELSPEC, "language_info": language})
     result.cells = [cell for cell in result.cells if INJECTED not in cell.metadata.get("tags", [])]
     for cell in result.cells:
-        _drop_traces(cell)
+        for name in TRACES:
+            cell.metadata.pop(name, None)
+        if cell.metadata.get("tags") == []:
+            del cell.metadata["tags"]  # papermill adds an empty list to every cell
+        for output in cell.get("outputs", []):
+            # Without a kernel a widget's view is an error message with a random number; the still figure follows it.
+            output.get("data", {}).pop(WIDGET_VIEW, None)
     executed = [cell for cell in result.cells if cell.get("execution_count") is not None]
     for count, cell in enumerate(executed, start=1):
         for node in (cell, *cell.outputs):
@@ -29,16 +35,6 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
                 node.execution_count = count
     validate(result)
     return result
-
-
-def _drop_traces(cell: NotebookNode) -> None:
-    for name in TRACES:
-        cell.metadata.pop(name, None)
-    if cell.metadata.get("tags") == []:
-        del cell.metadata["tags"]  # papermill adds an empty list to every cell
-    for output in cell.get("outputs", []):
-        # Without a kernel a widget's view is an error message with a random number; the still figure follows it.
-        output.get("data", {}).pop(WIDGET_VIEW, None)
 
 
 def problems(notebook: NotebookNode, private: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from lesionkit.segmentation import GUIDANCE
 
 NOTEBOOKS = ("01_data", "02_depth", "03_segmentation", "04_loss_ablation", "05_evaluation")
 EXTRA_NOTEBOOKS = ("explore",)
+# What notebooks leave for later ones; removed before they run again, so that nobody else's is taken for it.
+ARTEFACTS = {"02_depth": "depth.safetensors", "03_segmentation": "reference.safetensors"}
 PROFILE_VARIABLE = "LESIONKIT_PROFILE"  # the profile of notebooks that were given none: for their tests
 MAX_SEED = 2**32 - 1  # what numpy's global generator takes
 
@@ -24,109 +27,85 @@ class ParameterError(ValueError):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Within it, what the rooms of devices and data sets refuse is a ParameterError."""
+    """Within it (or a function it decorates), what devices and data sets refuse is a ParameterError."""
     try:
         yield
     except (devices.DeviceError, datasets.DatasetError) as error:
         raise ParameterError(str(error)) from None
 
 
-# --- one parameter: its name for the message, and its value ---------------------------------------------
+def check_choice(allowed: tuple[str, ...], name: str, value: Any) -> None:
+    """The value is one of the `allowed` strings."""
+    if value not in allowed:
+        raise ParameterError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}")
 
 
-def one_of(*allowed: str) -> Callable[[str, Any], str]:
-    """A validator: the value is one of the `allowed` strings."""
-
-    def check(name: str, value: Any) -> str:
-        if value not in allowed:
-            raise ParameterError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}")
-        return value
-
-    return check
-
-
-def check_seed(name: str, value: Any) -> int:
+def check_seed(name: str, value: Any) -> None:
     """The seed, a whole number. A bool is an int in Python, and never meant as a seed."""
     if type(value) is not int or not 0 <= value <= MAX_SEED:
         raise ParameterError(f"{name} is {value!r}, but must be a whole number from 0 to {MAX_SEED}")
-    return value
 
 
-def check_device(name: str, value: Any) -> str:
-    """The name of a device that this machine has."""
-    with refusals():
-        devices.resolve(value)
-    return value
-
-
-def check_dataset(name: str, value: Any) -> str:
-    """The name of a data set that `open_dataset` opens."""
-    open_dataset(name, value)
-    return value
-
-
-def open_dataset(name: str, value: Any) -> datasets.Dataset | None:
-    """The data set called `value`, with every file of its split; None for `scenes`, which are rendered."""
+def check_dataset(name: str, value: Any) -> datasets.Dataset | None:
+    """Return the data set called `value`, with every file of its split; None for `scenes`, which are rendered."""
     if not isinstance(value, str):
         raise ParameterError(f"{name} is {value!r}, but must be a name: scenes, one of the registry, or folder:PATH")
     if value in datasets.DEPTH_NAMES:
+        choice = f"choose one of scenes, {', '.join(datasets.NAMES)} or folder:PATH"
         raise ParameterError(
-            f"{name} is {value!r}, which holds depth but no lesion masks to train and test on: choose one of scenes, "
-            f"{', '.join(datasets.NAMES)} or folder:PATH"
+            f"{name} is {value!r}, which holds depth but no lesion masks to train and test on: {choice}"
         )
-    with refusals():
-        if datasets.check_name(value) == "scenes":
-            return None
-        opened = datasets.open_dataset(value)
-        for part in datasets.PARTS:  # files are there, but perhaps not those of the split
-            opened.part(part)
+    if datasets.check_name(value) == "scenes":
+        return None
+    opened = datasets.open_dataset(value)
+    for part in datasets.PARTS:  # files are there, but perhaps not those of the split
+        opened.part(part)
     return opened
 
 
-def check_run_dir(name: str, value: Any) -> str:
+def check_run_dir(name: str, value: Any) -> None:
     """A folder that exists or can be made; "" stands for the default."""
     if not isinstance(value, str):
         raise ParameterError(f'{name} is {value!r}, but must be a path as text, or "" for the default')
     if value and any(place.exists() and not place.is_dir() for place in (Path(value), *Path(value).parents)):
         raise ParameterError(f"{name} is {value!r}, but a file stands there: give the path of a folder")
-    return value
 
 
-VALIDATORS: dict[str, Callable[[str, Any], Any]] = {
-    "profile": one_of(*PROFILES),
+Check = Callable[[str, Any], Any]  # of a value, whose name is for the message
+CHECKS: dict[str, Check] = {  # of what every notebook has
+    "profile": partial(check_choice, tuple(PROFILES)),
     "dataset": check_dataset,
     "seed": check_seed,
-    "device": check_device,
+    "device": lambda _, value: devices.resolve(value),
     "run_dir": check_run_dir,
 }
-COMMON = tuple(VALIDATORS)  # what every notebook has
 # Parameters that only one notebook has. Whatever stands here goes into that notebook's record.
-EXTRAS: dict[str, dict[str, Callable[[str, Any], Any]]] = {
-    "03_segmentation": {"guidance": one_of(*(name for name, kind in GUIDANCE.items() if kind.alone))}
-}
+GUIDANCES = tuple(name for name, kind in GUIDANCE.items() if kind.alone)
+EXTRAS: dict[str, dict[str, Check]] = {"03_segmentation": {"guidance": partial(check_choice, GUIDANCES)}}
 
 
-# --- all parameters of a notebook -----------------------------------------------------------------------
-
-
+@refusals()
 def check_parameters(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
     """The validated parameters of `notebook`, read from its `globals()`. Raises ParameterError."""
     if notebook not in NOTEBOOKS + EXTRA_NOTEBOOKS:
         raise ParameterError(f"notebook {notebook!r} is not one of {', '.join(NOTEBOOKS + EXTRA_NOTEBOOKS)}")
-    validators = VALIDATORS | EXTRAS.get(notebook, {})
+    checks = CHECKS | EXTRAS.get(notebook, {})
     given = _given(namespace.get("In", ()))
     for name in given:
-        if name not in validators:
-            near = difflib.get_close_matches(name, validators, n=1)
+        if name not in checks:
+            near = difflib.get_close_matches(name, checks, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise ParameterError(f"{notebook} has no parameter {name!r}{hint}; it has {', '.join(validators)}")
-    missing = [name for name in validators if name not in namespace]
+            raise ParameterError(f"{notebook} has no parameter {name!r}{hint}; it has {', '.join(checks)}")
+    missing = [name for name in checks if name not in namespace]
     if missing:
         raise ParameterError(f"{notebook} does not define {', '.join(missing)} in its parameters cell")
-    values = {name: check(name, namespace[name]) for name, check in validators.items()}
+    values = {name: namespace[name] for name in checks}
+    for name, value in values.items():
+        checks[name](name, value)
     wanted = os.environ.get(PROFILE_VARIABLE)
     if wanted and "profile" not in given and values["profile"] == quick().name:
-        values["profile"] = VALIDATORS["profile"](PROFILE_VARIABLE, wanted)
+        checks["profile"](PROFILE_VARIABLE, wanted)
+        values["profile"] = wanted
     return values
 
 

@@ -8,9 +8,7 @@ from typing import Any
 import papermill
 
 from lesionkit import datasets, devices, files
-from lesionkit.runs import parameters
-from lesionkit.runs.artefacts import ARTEFACTS
-from lesionkit.runs.parameters import EXTRA_NOTEBOOKS, NOTEBOOKS, ParameterError
+from lesionkit.runs.parameters import ARTEFACTS, CHECKS, EXTRA_NOTEBOOKS, NOTEBOOKS, ParameterError, refusals
 from lesionkit.runs.records import default_dir, notebooks_dir, read_record, versions
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -46,6 +44,7 @@ class Plan:
         return {name: self.dir / "artefacts" / ARTEFACTS[name] for name in names if name in ARTEFACTS}
 
 
+@refusals()
 def plan_run(
     *,
     profile: str = DEFAULTS["profile"],
@@ -58,25 +57,24 @@ def plan_run(
     update_notebooks: bool = False,
     source: Path | None = None,
 ) -> Plan:
-    """The plan of `lesionkit run`, whose options these are. Raises ParameterError, one sentence, for a wrong one.
-
-    Args:
-        out: the folder of the run; None means `default_dir`.
-        only: numbers or names of notebooks, separated by commas; None means all.
-        source: the folder of the notebooks; None means the checkout's own.
-    """
-    source = Path(source or notebooks_dir()).resolve()
-    given = {"profile": profile, "seed": seed, "device": device}
-    values = {name: parameters.VALIDATORS[name](name, value) for name, value in given.items()}
+    """The plan of `lesionkit run`, whose options these are. `out` None means `default_dir`; `source` is the folder of the
+    notebooks, None the checkout's. Raises ParameterError, one sentence, for a wrong value."""
+    values = {"profile": profile, "seed": seed, "device": device}
+    for name, value in values.items():
+        CHECKS[name](name, value)
     values["dataset"], samples = _dataset(dataset)
-    folder = default_dir(profile, dataset, seed) if out is None else Path(out).absolute()
-    values["run_dir"] = parameters.check_run_dir("--out", str(folder))
-    if update_notebooks:
-        _check_update(values, resume)
-    names = select(only, update_notebooks)
-    plan = Plan(names, values, source, _inputs(values, samples, source), resume, update_notebooks)
-    for name in names:
-        _check_notebook(plan.notebook(name))
+    values["run_dir"] = str(default_dir(profile, dataset, seed) if out is None else Path(out).absolute())
+    CHECKS["run_dir"]("--out", values["run_dir"])
+    # The committed notebooks show the defaults, so only a run with the defaults may replace them.
+    for name, default in DEFAULTS.items():
+        if update_notebooks and values[name] != default:
+            raise ParameterError(f"--update-notebooks needs the default {name} {default!r}: leave out --{name}")
+    if update_notebooks and resume:
+        raise ParameterError("--update-notebooks runs every notebook anew: leave out --resume")
+    source = Path(source or notebooks_dir()).resolve()
+    inputs = _inputs(values, samples, source)
+    plan = Plan(select(only, update_notebooks), values, source, inputs, resume, update_notebooks)
+    _check_notebooks(plan)
     _check_other_results(plan)
     return plan
 
@@ -84,33 +82,21 @@ def plan_run(
 def _dataset(name: str) -> tuple[str, tuple[datasets.Sample, ...]]:
     """The data set's name as a kernel in another folder understands it, and its samples. All files are looked at:
     a mask of another size or a file that is cut off should not be met by the third notebook, minutes later."""
-    opened = parameters.open_dataset("dataset", name)
+    opened = CHECKS["dataset"]("dataset", name)
     if opened is None:
         return name, ()
-    with parameters.refusals():
-        datasets.check_files(opened.samples)
-        for part in datasets.PARTS:
-            if not any(datasets.read_mask(sample.mask).any() for sample in opened.part(part)):
-                raise ParameterError(
-                    f"no image of the {part} part of {name} shows a lesion, so nothing could be learned or measured "
-                    "on it: add images with lesions; parts are dealt by the names"
-                )
-    if name.startswith(datasets.FOLDER):
-        name = f"{datasets.FOLDER}{opened.root}"
-    return name, opened.samples
-
-
-def _check_update(values: dict[str, Any], resume: bool) -> None:
-    """The committed notebooks show the defaults, so only a run with the defaults may replace them."""
-    for name, default in DEFAULTS.items():
-        if values[name] != default:
-            raise ParameterError(f"--update-notebooks needs the default {name} {default!r}: leave out --{name}")
-    if resume:
-        raise ParameterError("--update-notebooks runs every notebook anew: leave out --resume")
+    datasets.check_files(opened.samples)
+    for part in datasets.PARTS:
+        if not any(datasets.read_mask(sample.mask).any() for sample in opened.part(part)):
+            raise ParameterError(
+                f"no image of the {part} part of {name} shows a lesion, so nothing could be learned or measured "
+                "on it: add images with lesions; parts are dealt by the names"
+            )
+    return f"{datasets.FOLDER}{opened.root}" if name.startswith(datasets.FOLDER) else name, opened.samples
 
 
 def select(only: str | None, update_notebooks: bool = False) -> tuple[str, ...]:
-    """The notebooks that `--only` names, by number or name, in the order of the chain."""
+    """The notebooks that `--only` names, by number or name, with commas between, in the order of the chain."""
     every = NOTEBOOKS + EXTRA_NOTEBOOKS
     if only is None:
         return every if update_notebooks else NOTEBOOKS
@@ -137,14 +123,15 @@ def _inputs(values: dict[str, Any], samples: Iterable[datasets.Sample], source: 
     }
 
 
-def _check_notebook(path: Path) -> None:
-    """The notebook exists and takes the five parameters: papermill would only warn, and go on."""
-    if not path.is_file():
-        raise ParameterError(f"the notebook {path} does not exist: restore it, or choose others with --only")
-    declared = papermill.inspect_notebook(literal(path))
-    missing = [name for name in parameters.COMMON if name not in declared]
-    if missing:
-        raise ParameterError(f"{path} has no parameter {', '.join(missing)} in the cell tagged `parameters`")
+def _check_notebooks(plan: Plan) -> None:
+    """They exist and take the five parameters: papermill would only warn, and go on."""
+    for path in map(plan.notebook, plan.names):
+        if not path.is_file():
+            raise ParameterError(f"the notebook {path} does not exist: restore it, or choose others with --only")
+        declared = papermill.inspect_notebook(literal(path))
+        missing = [name for name in CHECKS if name not in declared]
+        if missing:
+            raise ParameterError(f"{path} has no parameter {', '.join(missing)} in the cell tagged `parameters`")
 
 
 def literal(path: Path) -> str:
@@ -154,9 +141,9 @@ def literal(path: Path) -> str:
 
 def _check_other_results(plan: Plan) -> None:
     """A notebook takes what earlier ones left in the folder: do not mix two runs by way of --only."""
-    records = {name: read_record(plan.record(name)) for name in NOTEBOOKS if name not in plan.names}
-    for name, record in records.items():
-        if record is None:
+    for name in NOTEBOOKS:
+        record = read_record(plan.record(name))
+        if record is None or name in plan.names:
             continue
         theirs = {**record["parameters"], "dataset": record["environment"].get("dataset")}
         for key in DEFAULTS:

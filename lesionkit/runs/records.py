@@ -1,10 +1,8 @@
 """The run of one notebook: its parameters, the folder it writes to, and the record of what came out.
 
-    run = runs.begin("03_segmentation", globals())  # right after the parameters: validates and seeds
-    save_file(weights, run.artefact("depth.safetensors"))  # into DIR/artefacts/depth.safetensors
-    run.finish({"dice": 0.81})  # writes DIR/records/03_segmentation.json
-
-`parameters` says what may be asked of a run, `chain` runs the notebooks in order.
+run = runs.begin("03_segmentation", globals())  # right after the parameters: validates and seeds
+save_file(weights, run.artefact("depth.safetensors"))  # into DIR/artefacts/depth.safetensors
+run.finish({"dice": 0.81})  # writes DIR/records/03_segmentation.json
 """
 
 import hashlib
@@ -23,22 +21,20 @@ from typing import Any
 import torch
 
 from lesionkit import datasets, devices, files
-from lesionkit.runs.parameters import EXTRAS, ParameterError, check_parameters
+from lesionkit.depth import DepthNet
+from lesionkit.detector import Detector, load_depth
+from lesionkit.runs.parameters import ARTEFACTS, EXTRAS, ParameterError, check_parameters
 from lesionkit.runs.profiles import PROFILES, Profile
 
 CHECKPOINT = "LESIONKIT_CHECKPOINT"  # the variable by which `lesionkit run` tells a kernel the file
 
 
-# --- places --------------------------------------------------------------------------------------------
-
-
 def notebooks_dir() -> Path:
     """The folder of the notebooks in the checkout that this package was installed from."""
     folder = Path(__file__).resolve().parents[2] / "notebooks"
-    if not (folder.parent / "pyproject.toml").is_file() or not folder.is_dir():
+    if not (folder.parent / "pyproject.toml").is_file():
         raise ParameterError(
-            "the notebooks are not part of the installed package: "
-            "clone the repository and install it with `pip install -e .`"
+            "the package was installed without its notebooks: clone the repository, `pip install -e .`"
         )
     return folder
 
@@ -49,12 +45,8 @@ def default_dir(profile: str, dataset: str, seed: int) -> Path:
         path = datasets.folder_of(dataset).resolve()
         # Two folders may have one name; the digest of the whole path keeps their runs apart.
         dataset = f"folder-{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
-    root = os.environ.get("LESIONKIT_RUNS")
-    base = Path(root) if root else notebooks_dir().parent / "runs"
+    base = Path(os.environ.get("LESIONKIT_RUNS") or notebooks_dir().parent / "runs")
     return base.resolve() / f"{profile}-{dataset}-seed{seed}"
-
-
-# --- the run of one notebook ---------------------------------------------------------------------------
 
 
 @dataclass
@@ -75,7 +67,12 @@ class Run:
     def artefact(self, name: str) -> Path:
         """DIR/artefacts/`name`, to read or to write; its folder exists."""
         self._artefacts.add(name)
-        return self._folder("artefacts") / name
+        return self.dir / "artefacts" / name
+
+    @property
+    def figures(self) -> Path:
+        """DIR/figures, which exists."""
+        return self.dir / "figures"
 
     @property
     def checkpoint(self) -> Path | None:
@@ -83,16 +80,6 @@ class Run:
         None elsewhere, in JupyterLab above all: whoever runs a cell again wants it anew."""
         path = os.environ.get(CHECKPOINT)
         return Path(path) if path else None
-
-    @property
-    def figures(self) -> Path:
-        """DIR/figures, which exists."""
-        return self._folder("figures")
-
-    def _folder(self, name: str) -> Path:
-        path = self.dir / name
-        path.mkdir(parents=True, exist_ok=True)
-        return path
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -115,17 +102,7 @@ class Run:
         NaN and infinities become null; numpy and torch values become plain ones. Raises TypeError for what
         JSON cannot hold, and for paths, which belong under `environment` (see `note`).
         """
-        record = {
-            "notebook": self.notebook,
-            "parameters": self.parameters,
-            "results": files.plain(results),
-            "environment": self._environment(),
-        }
-        return files.write_json(self.dir / "records" / f"{self.notebook}.json", record)
-
-    def _environment(self) -> dict[str, Any]:
-        here = self.dir / "artefacts"
-        return {
+        environment = {
             "run_dir": str(self.dir),
             "dataset": self.dataset,
             "device": str(self.device),
@@ -135,9 +112,11 @@ class Run:
             "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
             "duration_s": round(time.time() - self._started, 2),
             "peak_memory_mb": _peak_memory_mb(),
-            "artefacts": sorted(name for name in self._artefacts if (here / name).exists()),
+            "artefacts": sorted(name for name in self._artefacts if (self.dir / "artefacts" / name).exists()),
             "notes": self._notes,
         }
+        record = {"notebook": self.notebook, "parameters": self.parameters, "results": files.plain(results)}
+        return files.write_json(self.dir / "records" / f"{self.notebook}.json", record | {"environment": environment})
 
 
 def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
@@ -156,7 +135,24 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
     return Run(notebook, PROFILES[profile](), dataset, seed, devices.resolve(values["device"]), folder, extras)
 
 
-# --- records -------------------------------------------------------------------------------------------
+def depth_network(run: Run) -> tuple[DepthNet, str]:
+    """The depth network that 02_depth trained in this run, else the shipped one; and which it is, in words."""
+    path = run.artefact(ARTEFACTS["02_depth"])
+    if path.exists():
+        net, which = load_depth(path), "trained by 02_depth in this run"
+    else:
+        net, which = Detector.from_pretrained("reference", str(run.device)).depth_net, "the shipped reference network"
+    run.note(depth_network=which)
+    return net, which
+
+
+def run_detector(run: Run) -> tuple[Detector, str]:
+    """The detector that 03_segmentation trained in this run, else the shipped one; and which it is, in words."""
+    weights, which = run.artefact(ARTEFACTS["03_segmentation"]), "trained by 03_segmentation in this run"
+    if not weights.exists():
+        weights, which = "reference", "the shipped reference weights"
+    run.note(detector=which)
+    return Detector.from_pretrained(weights, str(run.device)), which
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -175,9 +171,9 @@ def versions() -> dict[str, str]:
 
 def _peak_memory_mb() -> float | None:
     """The most memory this process ever held, in MB; None on Windows, which has no `resource`."""
-    try:
-        import resource
-    except ImportError:
+    if sys.platform == "win32":
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)  # bytes there, KiB on Linux
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
