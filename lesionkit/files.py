@@ -38,10 +38,10 @@ def write_json(path: Path, content: Any) -> Path:
 def plain(value: Any) -> Any:
     """`value` as JSON knows it: numpy's and torch's values become lists and numbers, NaN and infinities None. Floats
     keep every digit: equal runs must give equal records. Raises TypeError for the rest."""
-    return json.loads(json.dumps(value, default=_listed), parse_constant=lambda _: None)
 
+    def listed(odd: Any) -> Any:
+        if hasattr(odd, "tolist"):
+            return odd.tolist()
+        raise TypeError(f"a record cannot hold a {type(odd).__name__} ({odd!r:.80}); paths go to run.note(...)")
 
-def _listed(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"a record cannot hold a {type(value).__name__} ({value!r:.80}); paths go to run.note(...)")
+    return json.loads(json.dumps(value, default=listed), parse_constant=lambda _: None)

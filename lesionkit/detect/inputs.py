@@ -97,11 +97,8 @@ def _below(folder: Path, out: Path, problems: list[OSError]) -> list[Path]:
 
 
 def _free_stem(path: Path, taken: set[tuple[str, str]]) -> str:
-    """A stem that is not `taken` yet; the same inputs in the same order always get the same ones.
-
-    Frames of a video `a` are called a_000025, so an image of that name must not meet them. In lower case, because
-    macOS and Windows take A.png and a.png for one.
-    """
+    """A stem that is not `taken` yet, the same for the same inputs in the same order. Frames of a video `a` are called
+    a_000025, so an image of that name must not meet them. macOS and Windows take A.png and a.png for one."""
     mine, other = ("video", "frame") if is_video(path) else ("frame", "video")
     for ending in chain(("", f"_{path.absolute().parent.name}"), (f"_{number}" for number in count(2))):
         name = f"{path.stem}{ending}".lower()

@@ -1,7 +1,6 @@
 """Detection over many inputs: read, detect, write pictures, and one detections.json.
 
-An image STEM.jpg becomes STEM_mask.png and STEM_overlay.jpg. Of a video every N-th frame is detected, counted from 0:
-frame 25 of VIDEO.mp4 becomes VIDEO_000025_mask.png and so on, and its entry names "VIDEO.mp4#frame=25".
+Frames of videos count from 0: number 25 becomes VIDEO_000025_mask.png and so on; its entry names "VIDEO.mp4#frame=25".
 """
 
 import time
@@ -46,8 +45,7 @@ class Job:
                     self._writing.append(self._detect(item, writer))
                     self._drain(WAITING)
                     if time.perf_counter() - last > PROGRESS_S:
-                        last = time.perf_counter()
-                        done = len(self.entries) + len(self._writing)
+                        last, done = time.perf_counter(), len(self.entries) + len(self._writing)
                         speed = f"{done / (last - start):.1f} a second"
                         self.echo(f"{done} done, {speed}, now {item.input} ({len(found)} inputs)")
             finally:

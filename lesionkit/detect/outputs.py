@@ -1,6 +1,5 @@
 """What `detect` writes: the table of outputs, one entry each, and the entry of detections.json."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,7 @@ def _encoded(ending: str, pixels: np.ndarray, option: int, value: int) -> bytes:
 
 
 # Another output is one more line: what its files end in, and how a detection becomes a file's bytes.
-OUTPUTS: dict[str, tuple[str, Callable[[Found], bytes]]] = {
-    "mask": ("_mask.png", mask_png),
-    "overlay": ("_overlay.jpg", overlay_jpeg),
-}
+OUTPUTS = {"mask": ("_mask.png", mask_png), "overlay": ("_overlay.jpg", overlay_jpeg)}
 ENDINGS = tuple(ending for ending, _ in OUTPUTS.values())
 PAIR = ("_mask.png", "_overlay.jpg")  # what every version has written: a file that has the other beside it is ours
 

@@ -1,7 +1,5 @@
 """Executed notebooks made fit to be committed: what papermill and the clock left goes, pictures stay."""
 
-from copy import deepcopy
-
 from nbformat import NotebookNode, from_dict, validate
 
 INJECTED = "injected-parameters"
@@ -11,16 +9,15 @@ TRACES = ("papermill", "execution", "ExecuteTime")  # metadata of cells that dif
 
 
 def cleaned(notebook: NotebookNode) -> NotebookNode:
-    """A copy without injected cells, timings and widget state, with execution counts 1, 2, 3 ...
+    """The notebook, changed in place: without injected cells, timings and widget state, execution counts 1, 2, 3 ...
 
     The cell tagged `parameters` stays as it is. Raises nbformat's ValidationError for what is no notebook.
     """
-    result = deepcopy(notebook)
     language = {"name": "python", **notebook.metadata.get("language_info", {})}
     language.pop("version", None)  # of the machine, not of the notebook
-    result.metadata = from_dict({"kernelspec": KERNELSPEC, "language_info": language})
-    result.cells = [cell for cell in result.cells if INJECTED not in cell.metadata.get("tags", [])]
-    for cell in result.cells:
+    notebook.metadata = from_dict({"kernelspec": KERNELSPEC, "language_info": language})
+    notebook.cells = [cell for cell in notebook.cells if INJECTED not in cell.metadata.get("tags", [])]
+    for cell in notebook.cells:
         for name in TRACES:
             cell.metadata.pop(name, None)
         if cell.metadata.get("tags") == []:
@@ -28,13 +25,13 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
         for output in cell.get("outputs", []):
             # Without a kernel a widget's view is an error message with a random number; the still figure follows it.
             output.get("data", {}).pop(WIDGET_VIEW, None)
-    executed = [cell for cell in result.cells if cell.get("execution_count") is not None]
+    executed = [cell for cell in notebook.cells if cell.get("execution_count") is not None]
     for count, cell in enumerate(executed, start=1):
         for node in (cell, *cell.outputs):
             if "execution_count" in node:
                 node.execution_count = count
-    validate(result)
-    return result
+    validate(notebook)
+    return notebook
 
 
 def problems(notebook: NotebookNode, private: list[str]) -> list[str]:

@@ -57,7 +57,7 @@ def plan_run(
     update_notebooks: bool = False,
     source: Path | None = None,
 ) -> Plan:
-    """The plan of `lesionkit run`, whose options these are. `out` None means `default_dir`; `source` is the folder of the
+    """The plan of `lesionkit run`, whose options these are. `out` None means `default_dir`; `source`, the folder of the
     notebooks, None the checkout's. Raises ParameterError, one sentence, for a wrong value."""
     values = {"profile": profile, "seed": seed, "device": device}
     for name, value in values.items():
@@ -74,8 +74,7 @@ def plan_run(
     source = Path(source or notebooks_dir()).resolve()
     inputs = _inputs(values, samples, source)
     plan = Plan(select(only, update_notebooks), values, source, inputs, resume, update_notebooks)
-    _check_notebooks(plan)
-    _check_other_results(plan)
+    _check(plan)
     return plan
 
 
@@ -101,12 +100,10 @@ def select(only: str | None, update_notebooks: bool = False) -> tuple[str, ...]:
     if only is None:
         return every if update_notebooks else NOTEBOOKS
     known = {key: name for name in every for key in (name, name.split("_")[0])}
-    wanted = set()
-    for item in map(str.strip, only.split(",")):
-        name = known.get(item.removesuffix(".ipynb")) or known.get(item.zfill(2))
-        if name is None:
-            raise ParameterError(f"--only has {item!r}, but must name some of {', '.join(every)}")
-        wanted.add(name)
+    items = [item.strip().removesuffix(".ipynb") for item in only.split(",")]
+    wanted = {known.get(item) or known.get(item.zfill(2)): item for item in items}
+    if None in wanted:
+        raise ParameterError(f"--only has {wanted[None]!r}, but must name some of {', '.join(every)}")
     return tuple(name for name in every if name in wanted)
 
 
@@ -123,8 +120,14 @@ def _inputs(values: dict[str, Any], samples: Iterable[datasets.Sample], source: 
     }
 
 
-def _check_notebooks(plan: Plan) -> None:
-    """They exist and take the five parameters: papermill would only warn, and go on."""
+def literal(path: Path) -> str:
+    """A path for papermill, which formats what it is given."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _check(plan: Plan) -> None:
+    """The notebooks exist and take the five parameters (papermill would only warn, and go on). What others left in the
+    folder, which these take, is of the same run: --only does not mix two."""
     for path in map(plan.notebook, plan.names):
         if not path.is_file():
             raise ParameterError(f"the notebook {path} does not exist: restore it, or choose others with --only")
@@ -132,23 +135,10 @@ def _check_notebooks(plan: Plan) -> None:
         missing = [name for name in CHECKS if name not in declared]
         if missing:
             raise ParameterError(f"{path} has no parameter {', '.join(missing)} in the cell tagged `parameters`")
-
-
-def literal(path: Path) -> str:
-    """A path for papermill, which formats what it is given."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _check_other_results(plan: Plan) -> None:
-    """A notebook takes what earlier ones left in the folder: do not mix two runs by way of --only."""
-    for name in NOTEBOOKS:
-        record = read_record(plan.record(name))
-        if record is None or name in plan.names:
-            continue
-        theirs = {**record["parameters"], "dataset": record["environment"].get("dataset")}
-        for key in DEFAULTS:
-            if theirs.get(key) != plan.parameters[key]:
-                raise ParameterError(
-                    f"{plan.dir} holds {name} of a run with {key} {theirs.get(key)!r}, not "
-                    f"{plan.parameters[key]!r}: give another --out, or run all notebooks"
-                )
+    for name in (name for name in NOTEBOOKS if name not in plan.names):
+        if record := read_record(plan.record(name)):
+            theirs = {**record["parameters"], "dataset": record["environment"].get("dataset")}
+            for key in DEFAULTS:
+                if theirs.get(key) != plan.parameters[key]:
+                    other = f"{name} of a run with {key} {theirs.get(key)!r}, not {plan.parameters[key]!r}"
+                    raise ParameterError(f"{plan.dir} holds {other}: give another --out, or run all notebooks")

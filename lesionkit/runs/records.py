@@ -23,8 +23,7 @@ import torch
 from lesionkit import datasets, devices, files
 from lesionkit.depth import DepthNet
 from lesionkit.detector import Detector, load_depth
-from lesionkit.runs.parameters import ARTEFACTS, EXTRAS, ParameterError, check_parameters
-from lesionkit.runs.profiles import PROFILES, Profile
+from lesionkit.runs.parameters import ARTEFACTS, EXTRAS, PROFILES, ParameterError, Profile, check_parameters
 
 CHECKPOINT = "LESIONKIT_CHECKPOINT"  # the variable by which `lesionkit run` tells a kernel the file
 
@@ -81,12 +80,6 @@ class Run:
         path = os.environ.get(CHECKPOINT)
         return Path(path) if path else None
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The parameters that decide the results. The path of a folder:PATH is a matter of the machine."""
-        dataset = "folder" if self.dataset.startswith(datasets.FOLDER) else self.dataset
-        return {"profile": self.profile.name, "dataset": dataset, "seed": self.seed, **self.extras}
-
     def environment_line(self) -> str:
         """One line for the reader: Python, torch, kornia, device, threads."""
         parts = " · ".join(f"{name} {number}" for name, number in versions().items())
@@ -115,8 +108,15 @@ class Run:
             "artefacts": sorted(name for name in self._artefacts if (self.dir / "artefacts" / name).exists()),
             "notes": self._notes,
         }
-        record = {"notebook": self.notebook, "parameters": self.parameters, "results": files.plain(results)}
-        return files.write_json(self.dir / "records" / f"{self.notebook}.json", record | {"environment": environment})
+        # the path of a folder:PATH is a matter of the machine
+        dataset = "folder" if self.dataset.startswith(datasets.FOLDER) else self.dataset
+        record = {
+            "notebook": self.notebook,
+            "parameters": {"profile": self.profile.name, "dataset": dataset, "seed": self.seed, **self.extras},
+            "results": files.plain(results),
+            "environment": environment,
+        }
+        return files.write_json(self.dir / "records" / f"{self.notebook}.json", record)
 
 
 def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
