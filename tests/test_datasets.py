@@ -101,7 +101,7 @@ def test_validation_is_about_a_tenth_of_the_training_part(name, split):
 
 @pytest.mark.parametrize("split", ["pranet", "sequence"])
 def test_no_video_sequence_is_in_train_and_validation(split):
-    sequence = splitting.sequences()
+    sequence = splitting.groups_of("cvc-clinicdb")
     parts = datasets.split_stems("cvc-clinicdb", split)
     train, validation = ({sequence[stem] for stem in parts[part]} for part in ("train", "validation"))
     assert validation
@@ -109,7 +109,7 @@ def test_no_video_sequence_is_in_train_and_validation(split):
 
 
 def test_the_sequence_split_keeps_whole_sequences_out_and_pranet_does_not():
-    sequence = splitting.sequences()
+    sequence = splitting.groups_of("cvc-clinicdb")
     honest, usual = (datasets.split_stems("cvc-clinicdb", split) for split in ("sequence", "pranet"))
     assert {sequence[stem] for stem in honest["test"]} == {"3", "8", "13", "18", "23", "28"}
     assert not {sequence[s] for s in honest["test"]} & {sequence[s] for s in honest["train"]}

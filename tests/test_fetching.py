@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lesionkit import datasets
-from lesionkit.datasets import DatasetError, InvalidData, MissingData, UnknownDataset, archives
+from lesionkit.datasets import DatasetError, InvalidData, MissingData, UnknownDataset, fetching
 from lesionkit.datasets import splits as splitting
 
 NAME = "cvc-colondb"
@@ -156,7 +156,7 @@ def test_a_broken_connection_is_tried_again(tiny, server, tmp_path):
 
 
 def test_a_connection_that_stays_broken_leaves_nothing_and_the_next_fetch_works(tiny, server, tmp_path):
-    server.body, server.breaks = zipped(tiny), archives.ATTEMPTS
+    server.body, server.breaks = zipped(tiny), fetching.ATTEMPTS
     assert "in 3 attempts" in refused(MissingData, tmp_path, server.url)
     assert datasets.fetch(NAME, tmp_path, server.url).is_dir()
 

@@ -1,9 +1,16 @@
 """Real data sets: what is known of them, where they lie, how they are read, split, fetched and verified."""
 
 from lesionkit.datasets.depth import DepthSample, open_depth, read_depth_sample
-from lesionkit.datasets.errors import DatasetError, InvalidData, MissingData, UnknownDataset
 from lesionkit.datasets.fetching import fetch
-from lesionkit.datasets.reading import SUFFIXES, read_image, read_mask
+from lesionkit.datasets.reading import (
+    SUFFIXES,
+    DatasetError,
+    InvalidData,
+    MissingData,
+    UnknownDataset,
+    read_image,
+    read_mask,
+)
 from lesionkit.datasets.registry import DEPTH_NAMES, FOLDER, NAMES, REGISTRY, check_name, data_root, folder_of, status
 from lesionkit.datasets.samples import Dataset, Sample, check_files, open_dataset, read_sample
 from lesionkit.datasets.splits import PARTS, split_stems, splits_of

@@ -10,10 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lesionkit.datasets.errors import InvalidData, MissingData, UnknownDataset
-from lesionkit.datasets.reading import check_size, decode, read_image
-from lesionkit.datasets.registry import DEPTH_NAMES, REGISTRY, DepthFiles, folder_of
-from lesionkit.datasets.samples import by_key, pair
+from lesionkit.datasets.reading import InvalidData, UnknownDataset, check_size, decode, read_image
+from lesionkit.datasets.registry import DEPTH_NAMES, REGISTRY, DepthFiles, check_folder, folder_of
+from lesionkit.datasets.samples import pair
 
 
 @dataclass(frozen=True)
@@ -27,16 +26,11 @@ class DepthSample:
 
 
 def open_depth(name: str, root: Path | None = None) -> tuple[DepthSample, ...]:
-    """Find and pair the frames of a data set, in the order of sequence and frame; no image is read.
+    """Find and pair the frames of one of DEPTH_NAMES in `folder_of(name, root)`, in the order of sequence and frame; no
+    image is read. A frame's depth lies beside it, as the authors have it, or in depth/ beside images/; folders of
+    sequences may nest.
 
-    A frame's depth lies beside it, as the authors have it, or in depth/ beside images/. Folders of sequences may nest.
-
-    Args:
-        name: one of `registry.DEPTH_NAMES`.
-        root: the folder of all data sets; None means `data_root()`.
-
-    Raises:
-        UnknownDataset; MissingData: no such folder; InvalidData: no frame in it, or frames and depth do not pair.
+    Raises UnknownDataset; MissingData: no such folder; InvalidData: no frame in it, or frames and depth do not pair.
     """
     if name not in DEPTH_NAMES:
         raise UnknownDataset(f"{name!r} is no data set with depth: choose one of {', '.join(DEPTH_NAMES)}")
@@ -48,28 +42,19 @@ def open_depth(name: str, root: Path | None = None) -> tuple[DepthSample, ...]:
 
 def find_depth(name: str, folder: Path) -> tuple[list[DepthSample], list[str]]:
     """The frames that have depth, and one sentence per problem; MissingData without the folder."""
-    if not folder.is_dir():
-        raise MissingData(
-            f"{folder} does not exist: `lesionkit fetch {name}` says where to get it, or set LESIONKIT_DATA to the "
-            f"folder that holds {name}/"
-        )
+    check_folder(name, folder)
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    images, problems = _by_frame(folder, paths, REGISTRY[name].depth.image)
-    depths, more = _by_frame(folder, paths, REGISTRY[name].depth.depth)
-    both, unpaired = pair(
-        folder,
-        ("frame(s) without depth", images, "fetch them again"),
-        ("depth file(s) without a frame", depths, "fetch them again"),
-    )
-    problems += more + unpaired
+
+    def named(pattern: str) -> list[tuple[str, Path]]:
+        frames = ((frame_name(pattern, path.relative_to(folder).as_posix()), path) for path in paths)
+        return [(frame, path) for frame, path in frames if frame is not None]
+
+    images, depths = named(REGISTRY[name].depth.image), named(REGISTRY[name].depth.depth)
+    left, right = ("frame(s)", "depth", images), ("depth file(s)", "a frame", depths)
+    pairs, problems = pair(folder, left, right, "fetch them again")
     if not images:
         problems.append(f"{folder} holds no frame of {name}: unpack the archives there, names and folders unchanged")
-    return [DepthSample(name, frame, images[frame], depths[frame]) for frame in both], problems
-
-
-def _by_frame(folder: Path, paths: list[Path], pattern: str) -> tuple[dict[str, Path], list[str]]:
-    named = ((frame_name(pattern, path.relative_to(folder).as_posix()), path) for path in paths)
-    return by_key(folder, "frame(s)", ((frame, path) for frame, path in named if frame is not None))
+    return [DepthSample(name, *found) for found in pairs], problems
 
 
 def frame_name(pattern: str, path: str) -> str | None:
@@ -81,19 +66,14 @@ def frame_name(pattern: str, path: str) -> str | None:
     return found[1] + frame
 
 
-# --- reading ----------------------------------------------------------------------------------------------
-
-
 def read_depth_sample(sample: DepthSample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read one frame.
+    """Read one frame: image, depth and valid.
 
-    Returns:
-        image: uint8 H×W×3 RGB; 16-bit frames keep their upper 8 bits, alpha is dropped.
-        depth: float32 H×W, in mm, or in [0, 1] where the set's unit is "relative"; 0 where it is not known.
-        valid: bool H×W, where depth is known. Whether a pixel is bright enough to be judged is not asked here.
+    image: uint8 H×W×3 RGB; 16-bit frames keep their upper 8 bits, alpha is dropped.
+    depth: float32 H×W, in mm, or in [0, 1] where the set's unit is "relative"; 0 where it is not known.
+    valid: bool H×W, where depth is known. Whether a pixel is bright enough to be judged is not asked here.
 
-    Raises:
-        MissingData: no such file. InvalidData: damaged, in another encoding, or depth of another size than the frame.
+    Raises MissingData: no such file; InvalidData: damaged, in another encoding, or sizes that differ.
     """
     image = read_image(sample.image)
     depth, valid = read_depth(sample)

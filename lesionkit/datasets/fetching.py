@@ -1,66 +1,77 @@
 """Data sets from their authors' archives: download one, arrange its files, verify them, put them in their place.
 
-A data set appears under its name only when it is complete and sound: everything before that happens in a
-hidden folder `.fetching-NAME` beside it, which the next attempt removes if this one is killed. A broken
-download starts again from its beginning (Kvasir-SEG has some 50 MB). One process at a time may fetch a set.
-
+A data set appears under its name only when it is complete and sound: everything before that happens in a hidden folder
+`.fetching-NAME` beside it, which the next attempt removes if this one is killed. One process at a time may fetch a set.
 Sets with depth come in several archives of many gigabytes behind a web page: each adds its sequences.
 """
 
+import logging
 import os
 import shutil
+import tarfile
+import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, Any
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-from lesionkit.datasets import archives, splits
+from lesionkit.datasets import splits
 from lesionkit.datasets.depth import frame_name
-from lesionkit.datasets.errors import DatasetError, InvalidData, MissingData, UnknownDataset
-from lesionkit.datasets.reading import SUFFIXES
+from lesionkit.datasets.reading import SUFFIXES, DatasetError, InvalidData, MissingData, UnknownDataset
 from lesionkit.datasets.registry import REGISTRY, folder_of, is_folder
 from lesionkit.datasets.verifying import verify
 
+ATTEMPTS = 3
 IMAGE_FOLDERS = ("images", "image", "original")
 MASK_FOLDERS = ("masks", "mask", "ground truth", "groundtruth", "gt")
 
 
 def fetch(name: str, root: Path | None = None, url: str | None = None) -> Path:
-    """Download a data set, arrange it, verify it, and only then put it in its place.
+    """Download a data set, arrange it, verify it, and only then put it in its place, `folder_of(name, root)`.
 
     Images and masks go into images/ and masks/; frames with depth keep the folders of their sequences, while poses,
-    meshes, normals and flow are left in the archive. What is there already is never overwritten.
+    meshes, normals and flow are left in the archive. `url` is a zip or tar archive instead of the authors': http(s)://,
+    file:// or a path. What is there already is verified, never overwritten; a set with depth grows by each `url`.
 
-    Args:
-        name: a registry name.
-        root: the folder of all data sets; None means `data_root()`.
-        url: a zip or tar archive instead of the authors': http(s)://, file:// or a path. A set with depth grows by it.
-
-    Returns:
-        The folder of the data set, which may have been there, and sound, before.
-
-    Raises:
-        UnknownDataset: not a registry name. MissingData: no download possible. InvalidData: the archive, or
-        what lies in the place already, is not the data set. DatasetError: the place cannot be written to.
+    Raises UnknownDataset: not a registry name; MissingData: no download possible; InvalidData: the archive, or what
+    lies in the place already, is not the data set; DatasetError: the place cannot be written to.
     """
     if name == "scenes" or is_folder(name):
         raise UnknownDataset(f"{name} cannot be fetched: choose one of {', '.join(REGISTRY)}")
-    target, entry = folder_of(name, root), REGISTRY[name]
-    there, place = _occupied(target), f"{target} (move it away to fetch it again)"
-    if there and not (entry.depth and url):
-        _require_sound(name, target.parent, place)
-        return target
-    url = url or entry.url
+    target = folder_of(name, root)
+    there = _occupied(target)
+    if not there or (REGISTRY[name].depth and url):
+        _bring(name, url or REGISTRY[name].url, target)
+    if there:
+        _require_sound(name, target.parent, f"{target} (move it away to fetch it again)")
+    return target
+
+
+def _bring(name: str, url: str | None, target: Path) -> None:
+    """Unpack and verify an archive's files beside `target`, then move them there."""
+    entry, work = REGISTRY[name], target.parent / f".fetching-{name}"
     if url is None:
-        raise MissingData(_by_hand(name, target))
-    with _work_folder(target.parent / f".fetching-{name}") as work:
-        _arrange(name, url, work)
+        place = f"put the files into {target / 'images'} and {target / 'masks'} (one stem for an image and its mask)"
+        if entry.depth:
+            place = f"unpack it into {target}, names and folders unchanged"
+        raise MissingData(
+            f"{name} cannot be downloaded unattended, the authors give {entry.obtain} at {entry.homepage}: get it "
+            f"there and {place}, or fetch it with the address (url) of a zip or tar archive"
+        )
+    shutil.rmtree(work, ignore_errors=True)  # what a killed attempt left
+    try:
+        work.mkdir(parents=True)
+    except OSError as error:
+        reason = f"{work.parent} is not writable ({error.strerror})"
+        raise DatasetError(f"{reason}: set LESIONKIT_DATA to a folder of your own") from None
+    try:
+        _unpack(name, url, work)
         _require_sound(name, work, f"the archive {url}")
         _move_in(work / name, target)
-    if there:
-        _require_sound(name, target.parent, place)
-    return target
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _require_sound(name: str, root: Path, what: str) -> None:
@@ -72,34 +83,6 @@ def _require_sound(name: str, root: Path, what: str) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
         raise InvalidData(f"{what} is not a sound copy of {name}: {problems[0]}{more}")
-
-
-def _by_hand(name: str, target: Path) -> str:
-    entry = REGISTRY[name]
-    if entry.depth:
-        what, place = "each archive", f"unpack it into {target}, names and folders unchanged"
-    else:
-        what = "a zip or tar archive of it"
-        place = f"put the files into {target / 'images'} and {target / 'masks'} (one stem for an image and its mask)"
-    return (
-        f"{name} cannot be downloaded unattended, the authors give {entry.obtain} at {entry.homepage}: get it there "
-        f"and {place}, or fetch it with the address (url) of {what}"
-    )
-
-
-@contextmanager
-def _work_folder(work: Path) -> Iterator[Path]:
-    shutil.rmtree(work, ignore_errors=True)  # what a killed attempt left
-    try:
-        work.mkdir(parents=True)
-    except OSError as error:
-        raise DatasetError(
-            f"{work.parent} is not writable ({error.strerror}): set LESIONKIT_DATA to a folder of your own"
-        ) from None
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _occupied(place: Path) -> bool:
@@ -117,61 +100,94 @@ def _move_in(folder: Path, target: Path) -> None:
             os.replace(part, place)
 
 
-# --- arrange ----------------------------------------------------------------------------------------------
+def _obtain(name: str, url: str, work: Path) -> Path:
+    """The archive as a local file, downloaded into `work` if `url` is http(s)://."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        archive = Path(url2pathname(parts.path)) if parts.scheme == "file" else Path(url).expanduser()
+        if not archive.is_file():
+            raise MissingData(f"the archive {url} of {name} does not exist: give another address or path")
+        return archive
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)  # it would print every attempt
+    # no hash of the archive: `verify` checks every file in it, and authors repack archives
+    source = pooch.create(work, "", registry={"archive": None}, urls={"archive": url}, retry_if_failed=ATTEMPTS - 1)
+    try:
+        return Path(source.fetch("archive"))
+    except OSError as error:  # all errors of requests are OSErrors
+        raise MissingData(
+            f"{name} could not be downloaded from {url} in {ATTEMPTS} attempts ({' '.join(str(error).split())[:160]}): "
+            "check the network and try again, or give the address (url) of a copy you have"
+        ) from None
 
 
-def _arrange(name: str, url: str, work: Path) -> None:
-    """Unpack the archive and move its files to where they belong below work/name."""
-    unpacked = work / "unpacked"
-    archives.unpack(name, archives.obtain(name, url, work), unpacked, lambda path: _is_wanted(name, path))
-    found = [path.relative_to(unpacked) for path in sorted(unpacked.rglob("*")) if path.is_file()]
+def _unpack(name: str, url: str, work: Path) -> None:
+    """Write the archive's files that belong to the set to their places below work/name; links are not followed."""
+    archive = _obtain(name, url, work)
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as opened:
+                files = {info.filename.replace("\\", "/"): info for info in opened.infolist() if not info.is_dir()}
+                _write(name, url, work / name, files, opened.open)
+        elif tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as opened:
+                files = {info.name: info for info in opened if info.isfile()}
+                _write(name, url, work / name, files, opened.extractfile)
+        else:
+            raise InvalidData(f"the file fetched for {name} is neither zip nor tar: give the address (url) of one")
+    except InvalidData:
+        raise
+    except Exception as error:  # damage, a password, a full disk: each decompressor has errors of its own
+        raise InvalidData(f"the archive of {name} cannot be unpacked ({error}): get it again, or free disk") from error
+
+
+def _write(name: str, url: str, folder: Path, files: dict[str, Any], open_file: Callable[[Any], IO[bytes]]) -> None:
+    """files: path in the archive -> what `open_file` opens."""
+    for path in files:
+        windows = PureWindowsPath(path)  # knows / and \ and drives
+        if windows.anchor or ".." in windows.parts:
+            raise InvalidData(f"the archive {url} holds the path {path!r}, leading out of it: do not use it")
+    members = {PurePosixPath(path): info for path, info in files.items()}
+    found = sorted(path for path in members if _is_wanted(name, path))
+    if not found:
+        raise InvalidData(f"the archive {url} holds no frame of {name}: is it the right one?")
     if REGISTRY[name].depth:
         loose = Path(urlsplit(url).path).stem or name  # a sequence at the top of its archive must not meet another
-        places = {path if path.parent.name else loose / path: path for path in found}
+        places = {path: path if path.parent.name else loose / path for path in found}
     else:
         places = _mask_places(name, found)
-    if not places:
-        raise InvalidData(f"the archive {url} holds no frame of {name}: is it the right one?")
-    for place, path in places.items():
-        (work / name / place).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(unpacked / path, work / name / place)
+    for path in (path for path in members if path in places):  # in the archive's order: a tar.gz winds back slowly
+        place = folder / places[path]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open_file(members[path]) as source, place.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
 
 
 def _is_wanted(name: str, path: PurePosixPath) -> bool:
+    files = REGISTRY[name].depth
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
     if hidden or path.suffix.lower() not in SUFFIXES:
         return False
-    files = REGISTRY[name].depth
     return files is None or any(frame_name(pattern, str(path)) for pattern in (files.image, files.depth))
 
 
-def _mask_places(name: str, found: Iterable[Path]) -> dict[Path, Path]:
-    """images/STEM and masks/STEM -> path in the archive, of the two folders that fit the data set's names best:
-    archives hold images/ and masks/, or Original/ and Ground Truth/, in several formats or data sets."""
-    folders: dict[Path, dict[str, Path]] = defaultdict(dict)
+def _mask_places(name: str, found: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
+    """Path in the archive -> images/STEM or masks/STEM, of the two folders that fit the data set's names best: archives
+    hold images/ and masks/, or Original/ and Ground Truth/, in several formats or data sets."""
+    folders: dict[PurePosixPath, dict[str, PurePosixPath]] = defaultdict(dict)
     for path in found:
         folders[path.parent][path.stem] = path
-    known = splits.official_files(name).keys()
-
-    def fit(pair: tuple[Path, Path]) -> int:
-        stems = folders[pair[0]].keys()
-        return len(stems & known) - len(stems - known)
-
-    mask_folders = [folder for folder in folders if folder.name.lower() in MASK_FOLDERS]
-    pairs = [(images, masks) for masks in mask_folders for images in _beside(masks, folders)]
+    pairs = []
+    for masks in (folder for folder in folders if folder.name.lower() in MASK_FOLDERS):
+        beside = [folder for folder in folders if folder.parent == masks.parent and folder != masks]
+        named = [folder for folder in beside if folder.name.lower() in IMAGE_FOLDERS]
+        pairs += [(folders[images], folders[masks]) for images in named or beside]
     if not pairs:
         raise InvalidData(f"the archive of {name} holds no images/ beside masks/: is it the right one?")
-    images, masks = (folders[folder] for folder in max(pairs, key=fit))
+    known = splits.official_files(name).keys()
+    images, masks = max(pairs, key=lambda pair: len(pair[0].keys() & known) - len(pair[0].keys() - known))
     # ETIS and ColonDB call the mask of image 12 "p12"
     masks = {stem[1:] if stem[0] == "p" and stem[1:] in images else stem: path for stem, path in masks.items()}
-    return {
-        Path(folder) / (stem + path.suffix.lower()): path
-        for folder, chosen in (("images", images), ("masks", masks))
-        for stem, path in chosen.items()
-    }
-
-
-def _beside(masks: Path, folders: Iterable[Path]) -> list[Path]:
-    """The folders beside a mask folder that are called as image folders are; all of them, if none is."""
-    beside = [folder for folder in folders if folder.parent == masks.parent and folder != masks]
-    return [folder for folder in beside if folder.name.lower() in IMAGE_FOLDERS] or beside
+    sides = (("images", images), ("masks", masks))
+    return {path: f"{part}/{stem}{path.suffix.lower()}" for part, paths in sides for stem, path in paths.items()}

@@ -4,14 +4,13 @@ Shapes: H, W = an image's own height and width in pixels. Nothing here knows a d
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
-
-from lesionkit.datasets.errors import InvalidData, MissingData
 
 JPEG = b"\xff\xd8"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -20,12 +19,33 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 Size = tuple[int, int]
 
 
+class DatasetError(RuntimeError):
+    """A data set is not as it should be; every message is one sentence: what, where, what to do."""
+
+
+class UnknownDataset(DatasetError):
+    """The name is not one the kit knows."""
+
+
+class MissingData(DatasetError):
+    """The files are not where they are expected."""
+
+
+class InvalidData(DatasetError):
+    """The files are there, but they are not what they should be."""
+
+
+def listing(names: Sequence[str], limit: int = 3) -> str:
+    """The first names, and how many more there are, for messages."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
 def read_image(path: Path) -> np.ndarray:
     """Read an image as uint8 H×W×3 RGB, upright (by EXIF orientation), 16 bits cut to 8; what is transparent in a PNG
     or WebP becomes black, as the surround of a frame is.
 
-    Raises:
-        MissingData: no such file. InvalidData: empty, cut off, or not an image.
+    Raises MissingData: no such file; InvalidData: empty, cut off, or not an image.
     """
     data = whole_bytes(Path(path))
     bgr = decode(Path(path), cv2.IMREAD_COLOR, data)
@@ -43,11 +63,7 @@ def read_mask_values(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Read a mask as bool H×W, True where `read_mask_values` exceeds 127.
-
-    Raises:
-        MissingData: no such file. InvalidData: unreadable.
-    """
+    """Read a mask as bool H×W, True where `read_mask_values` exceeds 127. Raises as `read_image`."""
     return read_mask_values(path) > 127
 
 
@@ -69,7 +85,7 @@ def image_size(path: Path) -> Size:
         if data.startswith((b"II*\0", b"MM\0*")):
             return decode(path, cv2.IMREAD_COLOR, data).shape[1::-1]
         return header_size(data)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError):
+    except (Image.DecompressionBombError, OSError):
         raise InvalidData(f"{path} is not an image, or it is damaged: replace it") from None
 
 
@@ -87,12 +103,9 @@ def header_size(data: bytes) -> Size:
 
 def check_size(path: Path, have_wh: Size, want_wh: Size, what: str = "mask", of: str = "image") -> None:
     """Raise InvalidData unless a mask (or depth) has its image's width and height in pixels."""
-    (have_w, have_h), (want_w, want_h) = have_wh, want_wh
-    if (have_w, have_h) != (want_w, want_h):
-        raise InvalidData(
-            f"{what} {path} is {have_w}×{have_h} but its {of} is {want_w}×{want_h}: "
-            f"replace it by one of the {of}'s own size"
-        )
+    if have_wh != want_wh:
+        have, want = ("×".join(map(str, size)) for size in (have_wh, want_wh))
+        raise InvalidData(f"{what} {path} is {have} but its {of} is {want}: replace it by one of the {of}'s own size")
 
 
 def whole_bytes(path: Path) -> bytes:
@@ -132,10 +145,8 @@ def quiet_imdecode(data: bytes, flags: int) -> np.ndarray | None:
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG ends before its last pixel; OpenCV 4 fills the rest of a JPEG with grey, silently.
-
-    Bytes after the end mark are accepted: many real files have them.
-    """
+    """Whether a JPEG or PNG ends before its last pixel; OpenCV 4 fills the rest of a JPEG with grey, silently. Bytes
+    after the end mark are accepted: many real files have them."""
     if data.startswith(PNG):
         return PNG_END not in data
     if not data.startswith(JPEG):
@@ -144,8 +155,8 @@ def is_cut_off(data: bytes) -> bool:
         with JpegImageFile(io.BytesIO(data)) as picture:
             picture.draft("L", (1, 1))  # at an eighth of the size Pillow reads all bytes and makes few pixels of them
             picture.load()
-    except SyntaxError:
-        return False  # of the header nothing can be made: the decoder will say so
+    except SyntaxError:  # of the header nothing can be made: the decoder will say so
+        return False
     except OSError:
         return True
     return False

@@ -1,7 +1,4 @@
-"""The public data sets that the kit knows: what each is, and where it lies on this machine.
-
-The facts themselves, and where they come from, stand in facts/registry.toml.
-"""
+"""The public data sets that facts/registry.toml describes: what each is, and where it lies on this machine."""
 
 import difflib
 import os
@@ -13,8 +10,9 @@ from pathlib import Path
 
 import platformdirs
 
-from lesionkit.datasets.errors import UnknownDataset
+from lesionkit.datasets.reading import MissingData, UnknownDataset
 
+FACTS = files("lesionkit.datasets") / "facts"
 FOLDER = "folder:"
 
 
@@ -47,24 +45,15 @@ class Entry:
     splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
     depth: DepthFiles | None = None
 
-    @property
-    def kind(self) -> str:
-        return "depth, no masks" if self.depth else "masks"
+
+def _entry(size_wh: list[int] | None = None, depth: dict | None = None, **facts) -> Entry:
+    return Entry(**facts, size_wh=size_wh and tuple(size_wh), depth=depth and DepthFiles(**depth))
 
 
-def _entry(facts: dict) -> Entry:
-    """An entry from its table in facts/registry.toml."""
-    size, depth = facts.pop("size_wh", None), facts.pop("depth", None)
-    return Entry(**facts, size_wh=size and tuple(size), depth=depth and DepthFiles(**depth))
-
-
-_FACTS = (files("lesionkit.datasets") / "facts" / "registry.toml").read_text(encoding="utf-8")
-REGISTRY: dict[str, Entry] = {name: _entry(facts) for name, facts in tomllib.loads(_FACTS).items()}
+_TABLES = tomllib.loads((FACTS / "registry.toml").read_text(encoding="utf-8"))
+REGISTRY: dict[str, Entry] = {name: _entry(**facts) for name, facts in _TABLES.items()}
 NAMES = tuple(name for name, entry in REGISTRY.items() if not entry.depth)  # those with masks
 DEPTH_NAMES = tuple(name for name, entry in REGISTRY.items() if entry.depth)
-
-
-# --- names ------------------------------------------------------------------------------------------------
 
 
 def check_name(name: str) -> str:
@@ -86,9 +75,6 @@ def _unknown(name: str, allowed: Iterable[str]) -> str:
     return f"unknown data set {name!r}{hint}: choose one of {', '.join(allowed)}"
 
 
-# --- places -----------------------------------------------------------------------------------------------
-
-
 def data_root() -> Path:
     """The folder of all data sets: LESIONKIT_DATA, else the user's cache folder; it need not exist."""
     given = os.environ.get("LESIONKIT_DATA")
@@ -96,15 +82,8 @@ def data_root() -> Path:
 
 
 def folder_of(name: str, root: Path | None = None) -> Path:
-    """The folder that holds, or would hold, the files of a data set.
-
-    Args:
-        name: one of REGISTRY (then the folder is root/name) or "folder:PATH" (then it is PATH).
-        root: the folder of all data sets; None means `data_root()`.
-
-    Raises:
-        UnknownDataset: for other names, and for "scenes", which are rendered and have no files.
-    """
+    """The folder that holds, or would hold, the files of a data set: PATH of "folder:PATH", else root/name, where no
+    `root` means `data_root()`. Raises UnknownDataset, also for "scenes", which are rendered and have no files."""
     if is_folder(name):
         return Path(name.removeprefix(FOLDER)).expanduser().absolute()
     if name == "scenes":
@@ -114,19 +93,22 @@ def folder_of(name: str, root: Path | None = None) -> Path:
     return Path(root or data_root()).expanduser().absolute() / name
 
 
+def check_folder(name: str, folder: Path) -> None:
+    """Raise MissingData unless a folder of a data set is there."""
+    if not folder.is_dir():
+        advice = f"run `lesionkit fetch {name}` or set LESIONKIT_DATA to the folder that holds {name}/"
+        if is_folder(name):
+            advice = f"{name} must hold images/ and masks/"
+        raise MissingData(f"{folder} does not exist: {advice}")
+
+
 def status(root: Path | None = None) -> list[dict]:
     """One row per data set: name, kind ("masks" or "depth, no masks"), title, images, present, where, terms."""
-    return [_row(name, entry, folder_of(name, root)) for name, entry in REGISTRY.items()]
-
-
-def _row(name: str, entry: Entry, where: Path) -> dict:
-    folders = [where] if entry.depth else [where / "images", where / "masks"]
-    return {
-        "name": name,
-        "kind": entry.kind,
-        "title": entry.title,
-        "images": entry.images,
-        "present": all(folder.is_dir() for folder in folders),
-        "where": str(where),
-        "terms": entry.terms,
-    }
+    rows = []
+    for name, entry in REGISTRY.items():
+        where = folder_of(name, root)
+        kind, parts = ("depth, no masks", [""]) if entry.depth else ("masks", ["images", "masks"])
+        present = all((where / part).is_dir() for part in parts)
+        row = {"name": name, "kind": kind, "title": entry.title, "images": entry.images}
+        rows.append(row | {"present": present, "where": str(where), "terms": entry.terms})
+    return rows

@@ -3,16 +3,17 @@
 Shapes: H, W = an image's own height and width in pixels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lesionkit.datasets.errors import InvalidData, MissingData, listing
-from lesionkit.datasets.reading import SUFFIXES, check_size, image_size, read_image, read_mask
-from lesionkit.datasets.registry import check_name, folder_of, is_folder
+from lesionkit.datasets.reading import SUFFIXES, InvalidData, check_size, image_size, listing, read_image, read_mask
+from lesionkit.datasets.registry import check_folder, check_name, folder_of
 from lesionkit.datasets.splits import PARTS, split_stems
+
+Files = tuple[str, str, Sequence[tuple[str, Path]]]  # what they are called, what one without partner lacks, key -> path
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class Dataset:
     def part(self, part: str, split: str | None = None) -> tuple[Sample, ...]:
         """The samples of "train", "validation" or "test"; see `split_stems` for how they are chosen.
 
-        Raises:
-            InvalidData: unknown part or split, or images of the split that are not there.
+        Raises InvalidData: unknown part or split, or images of the split that are not there.
         """
         if part not in PARTS:
             raise InvalidData(f"{self.name} has no part {part!r}: choose one of {', '.join(PARTS)}")
@@ -51,14 +51,9 @@ class Dataset:
 
 
 def open_dataset(name: str, root: Path | None = None) -> Dataset:
-    """Find and pair the files of a data set; no image is read.
+    """Find and pair the files of a data set, in images/ and masks/ of `folder_of(name, root)`; no image is read.
 
-    Args:
-        name: one of `registry.NAMES` (images/ and masks/ under root/name) or "folder:PATH" (the same under PATH).
-        root: the folder of all data sets; None means `data_root()`.
-
-    Raises:
-        UnknownDataset, MissingData; InvalidData when images and masks do not pair one to one.
+    Raises UnknownDataset, MissingData; InvalidData when images and masks do not pair one to one.
     """
     folder = folder_of(check_name(name), root)
     samples, problems = find_samples(name, folder)
@@ -69,69 +64,39 @@ def open_dataset(name: str, root: Path | None = None) -> Dataset:
 
 def find_samples(name: str, folder: Path) -> tuple[list[Sample], list[str]]:
     """The samples that pair by stem, and one sentence per problem; MissingData without the two folders."""
-    images, problems = _by_stem(name, folder / "images")
-    masks, more = _by_stem(name, folder / "masks")
-    advice = "add a file of the same stem to {}/ or remove them"
-    both, unpaired = pair(
-        folder,
-        ("image(s) without a mask", images, advice.format("masks")),
-        ("mask(s) without an image", masks, advice.format("images")),
-    )
-    return [Sample(stem, images[stem], masks[stem]) for stem in both], problems + more + unpaired
+    sides, problems = [], []
+    for part in (folder / "images", folder / "masks"):
+        check_folder(name, part)
+        # macOS and Windows leave ._x.jpg, .DS_Store and Thumbs.db behind
+        visible = (path for path in sorted(part.iterdir()) if not path.name.startswith("."))
+        sides.append([(path.stem, path) for path in visible if path.suffix.lower() in SUFFIXES and path.is_file()])
+        if not sides[-1]:
+            problems.append(f"{part} holds no image: put files there that end in {', '.join(SUFFIXES)}")
+    images, masks = ("image(s)", "a mask", sides[0]), ("mask(s)", "an image", sides[1])
+    pairs, unpaired = pair(folder, images, masks, "add files of the same stem or remove them")
+    return [Sample(*found) for found in pairs], problems + unpaired
 
 
-def _by_stem(name: str, folder: Path) -> tuple[dict[str, Path], list[str]]:
-    if not folder.is_dir():
-        if is_folder(name):
-            raise MissingData(f"{folder} does not exist: {name} must hold images/ and masks/")
-        raise MissingData(
-            f"{folder} does not exist: run `lesionkit fetch {name}` or set LESIONKIT_DATA to the folder that holds "
-            f"{name}/"
-        )
-    # macOS and Windows leave ._x.jpg, .DS_Store and Thumbs.db behind
-    visible = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
-    images = [path for path in visible if path.suffix.lower() in SUFFIXES and path.is_file()]
-    found, problems = by_key(folder, "stem(s)", ((path.stem, path) for path in images))
-    if not found:
-        problems.append(f"{folder} holds no image: put files there that end in {', '.join(SUFFIXES)}")
-    return found, problems
-
-
-# --- pairing, of masks and of depth -----------------------------------------------------------------------
-
-
-def by_key(folder: Path, what: str, paths: Iterable[tuple[str, Path]]) -> tuple[dict[str, Path], list[str]]:
-    """key -> its first path, and a sentence if a key has two; `what` the keys are called."""
-    found: dict[str, Path] = {}
-    twice = []
-    for key, path in paths:
-        if found.setdefault(key, path) is not path:
-            twice.append(f"{found[key].name} and {path.name}")
-    problem = f"{folder} has {len(twice)} {what} twice ({listing(twice)}): keep one file of each"
-    return found, [problem] if twice else []
-
-
-def pair(folder: Path, *sides: tuple[str, dict[str, Path], str]) -> tuple[list[str], list[str]]:
-    """The keys that both sides have, in order, and a sentence for each side that has more.
-
-    sides: what its surplus is called, key -> path, what to do about a surplus.
-    """
-    both = sides[0][1].keys() & sides[1][1].keys()
+def pair(folder: Path, left: Files, right: Files, advice: str) -> tuple[list[tuple[str, Path, Path]], list[str]]:
+    """(key, left path, right path) of the keys on both sides, in order, and a sentence per kind of problem: a key twice
+    on one side (its first file counts), a key on one side only."""
+    firsts: tuple[dict[str, Path], dict[str, Path]] = ({}, {})
     problems = []
-    for what, paths, advice in sides:
-        if surplus := sorted(paths.keys() - both):
-            problems.append(f"{folder} has {len(surplus)} {what} ({listing(surplus)}): {advice}")
-    return sorted(both), problems
-
-
-# --- reading ----------------------------------------------------------------------------------------------
+    for (what, _, files), first in zip((left, right), firsts, strict=True):
+        twice = [f"{first[key].name} and {path.name}" for key, path in files if first.setdefault(key, path) != path]
+        if twice:
+            problems.append(f"{folder} has {len(twice)} {what} twice ({listing(twice)}): keep one file of each")
+    both = sorted(firsts[0].keys() & firsts[1].keys())
+    for (what, lacks, _), first in zip((left, right), firsts, strict=True):
+        if surplus := sorted(first.keys() - both):
+            problems.append(f"{folder} has {len(surplus)} {what} without {lacks} ({listing(surplus)}): {advice}")
+    return [(key, firsts[0][key], firsts[1][key]) for key in both], problems
 
 
 def read_sample(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     """Read one pair: image uint8 H×W×3 RGB and mask bool H×W.
 
-    Raises:
-        MissingData, InvalidData: as `read_image` and `read_mask` do, and for a mask of another size than its image.
+    Raises MissingData, InvalidData as `read_image` and `read_mask` do, and for a mask of another size than its image.
     """
     image, mask = read_image(sample.image), read_mask(sample.mask)
     check_size(sample.mask, mask.shape[::-1], image.shape[1::-1])

@@ -5,10 +5,9 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib.resources import files
 
-from lesionkit.datasets.errors import InvalidData
-from lesionkit.datasets.registry import REGISTRY, check_name, is_folder
+from lesionkit.datasets.reading import InvalidData
+from lesionkit.datasets.registry import FACTS, REGISTRY, check_name, is_folder
 
 PARTS = ("train", "validation", "test")
 
@@ -20,31 +19,19 @@ def splits_of(name: str) -> tuple[str, ...]:
 
 
 def split_stems(name: str, split: str | None = None, stems: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
-    """Which stem belongs to which part.
+    """train, validation, test -> stems, of one of `splits_of(name)`; None means the first.
 
     Published splits have a training and a test part; a tenth of the training part (whole video sequences, whole groups
-    of near-duplicates) becomes the validation part, chosen by a stable hash. The split "hash" deals out `stems`
-    70/15/15 by the same hash. It knows nothing of videos: frames of one video may fall on both sides.
-
-    Args:
-        name: one of `registry.NAMES` or "folder:PATH".
-        split: one of `splits_of(name)`; None means the first.
-        stems: the stems at hand, used by "hash" only.
-
-    Returns:
-        train, validation, test -> stems; a published split lists all its names, at hand or not.
-
-    Raises:
-        UnknownDataset; InvalidData: unknown split, or fewer than 3 stems for "hash".
+    of near-duplicates) becomes the validation part, chosen by a stable hash. All their names are listed, at hand or
+    not. The split "hash" deals out `stems`, 70/15/15 by the same hash. It knows nothing of videos: frames of one video
+    may fall on both sides. Raises UnknownDataset; InvalidData: unknown split, or fewer than 3 stems for "hash".
     """
     allowed = splits_of(name)
     split = allowed[0] if split is None else split
     if split not in allowed:
         raise InvalidData(f"{name} has no split {split!r}: choose one of {', '.join(allowed)}")
-    return hash_parts(name, sorted(stems)) if split == "hash" else _published_parts(name, split)
-
-
-def _published_parts(name: str, split: str) -> dict[str, tuple[str, ...]]:
+    if split == "hash":
+        return hash_parts(name, sorted(stems))
     train, test = map(fact_lines, REGISTRY[name].splits[split])
     held_out = tenth(train, groups_of(name))
     return {
@@ -60,8 +47,8 @@ def hash_parts(name: str, stems: Sequence[str]) -> dict[str, tuple[str, ...]]:
         raise InvalidData(f"{name} has {len(stems)} image(s): a split needs 3 or more, add some")
     ordered = sorted(stems, key=_rank)
     share = max(1, round(0.15 * len(ordered)))
-    cuts = {"test": ordered[:share], "validation": ordered[share : 2 * share], "train": ordered[2 * share :]}
-    return {part: tuple(sorted(cuts[part])) for part in PARTS}
+    parts = {"train": ordered[2 * share :], "validation": ordered[share : 2 * share], "test": ordered[:share]}
+    return {part: tuple(sorted(chosen)) for part, chosen in parts.items()}
 
 
 def tenth(stems: Sequence[str], groups: dict[str, str]) -> set[str]:
@@ -81,33 +68,25 @@ def _rank(text: str) -> str:
     return hashlib.sha256(unicodedata.normalize("NFC", text).encode(errors="surrogateescape")).hexdigest()
 
 
-# --- the facts in facts/ ----------------------------------------------------------------------------------
-
-
 @cache
 def fact_lines(filename: str) -> tuple[str, ...]:
     """The lines of a file in facts/, without blank lines and comments."""
-    text = (files("lesionkit.datasets") / "facts" / filename).read_text(encoding="utf-8")
-    return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
+    lines = (FACTS / filename).read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 def official_files(name: str) -> dict[str, tuple[str, str]]:
     """stem -> the first 32 hex digits of the SHA-256 of the image and of the mask as commonly distributed."""
-    rows = (line.split() for line in fact_lines(f"{name}_sha256.txt"))
-    return {stem: (image, mask) for stem, image, mask in rows}
-
-
-def sequences() -> dict[str, str]:
-    """CVC-ClinicDB: frame (stem) -> video sequence, both as decimal text."""
-    rows = csv.DictReader(fact_lines("cvc_clinicdb_frame_to_sequence.csv"))
-    return {row["frame"]: row["sequence"] for row in rows}
+    return {stem: (image, mask) for stem, image, mask in map(str.split, fact_lines(f"{name}_sha256.txt"))}
 
 
 def groups_of(name: str) -> dict[str, str]:
-    """stem -> key of the group that must stay on one side of a split; stems that stand alone are left out."""
+    """stem -> key of its group, a video sequence (CVC-ClinicDB) or near-duplicates (Kvasir-SEG), which must stay on one
+    side of a split; stems that stand alone are left out."""
     if name == "cvc-clinicdb":
-        return sequences()
+        rows = csv.DictReader(fact_lines("cvc_clinicdb_frame_to_sequence.csv"))
+        return {row["frame"]: row["sequence"] for row in rows}
     if name == "kvasir-seg":
-        lines = [line.split() for line in fact_lines("kvasir_near_duplicates.txt")]
-        return {stem: stems[0] for stems in lines for stem in stems}
+        alike = map(str.split, fact_lines("kvasir_near_duplicates.txt"))
+        return {stem: stems[0] for stems in alike for stem in stems}
     return {}
