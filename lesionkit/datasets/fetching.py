@@ -139,7 +139,8 @@ def _unpack(name: str, url: str, work: Path) -> None:
     except InvalidData:
         raise
     except Exception as error:  # damage, a password, a full disk: each decompressor has errors of its own
-        raise InvalidData(f"the archive of {name} cannot be unpacked ({error}): get it again, or free disk") from error
+        reason = f"the archive of {name} cannot be unpacked ({error})"
+        raise InvalidData(f"{reason}: download it again, or free disk space") from error
 
 
 def _write(name: str, url: str, folder: Path, files: dict[str, Any], open_file: Callable[[Any], IO[bytes]]) -> None:
