@@ -496,7 +496,7 @@ def test_everything_has_a_name_and_fits_into_1280_pixels(screen):
 
 
 def test_the_value_under_the_pointer_is_the_depth_there(screen, state):
-    depth = state.shown.prepared.depths.target[0, 0].numpy()
+    depth = state.shown.depths.target[0, 0].numpy()
     screen.page.mouse.move(*screen.at(0.3, 0.4))
     screen.settle()
     read = screen.page.locator("[data-panel=depth_target] .lk-value").inner_text()

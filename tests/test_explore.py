@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 from test_explorer_state import encoded, make_detector, noise
 
-from lesionkit import explore
-from lesionkit.explore import images as explorer_images
-from lesionkit.explore import messages, whatif
-from lesionkit.explore.checks import StateError
-from lesionkit.explore.choice import PANELS
+from lesionkit import datasets, explore
+from lesionkit.explore import pictures, whatif
+from lesionkit.explore.checks import StateError, build
+from lesionkit.explore.images import SceneImage
 from lesionkit.explore.pictures import panels, table
+from lesionkit.explore.state import PANELS, Choice
+from lesionkit.explore.widget import BOXES, FIELDS, SLIDERS
 
 
 @pytest.fixture(scope="module")
 def detector():
     return make_detector()
+
+
+def sample_names(dataset: str) -> list[str]:
+    return [sample.name for sample in datasets.open_dataset(dataset).part("test")]
 
 
 class Screen:
@@ -63,8 +68,8 @@ def test_nothing_is_computed_or_sent_before_the_view_is_ready(detector):
 
 def test_the_greeting_brings_every_panel(screen):
     assert screen.ask("ready")["kind"] == "update"
-    assert screen.kinds() == ["hello", "busy", "update"]
-    (hello, tables), _, (update, buffers) = screen.messages
+    assert screen.kinds() == ["busy", "hello", "update"]
+    _, (hello, tables), (update, buffers) = screen.messages
     assert list(hello["panels"]) == list(PANELS)
     assert {len(one) for one in tables} == {768}
     sent = [m["name"] for m in (*update["maps"], *update["jpegs"]) if m["side"] != "before"]
@@ -80,7 +85,7 @@ def test_the_bytes_sent_are_the_pixels_of_the_still_picture(screen):
     at = next(i for i, m in enumerate(update["maps"]) if m["name"] == "attention_2")
     header = update["maps"][at]
     bytes_ = np.frombuffer(buffers[at], np.uint8).reshape(header["height"], header["width"])
-    x, y, width, height = screen.state.shown.prepared.box
+    x, y, width, height = screen.state.shown.box
     cell = bytes_[3, 5]
     drawn = panels(screen.state)["attention_2"]
     row, column = y + int(3.5 * height / header["height"]), x + int(5.5 * width / header["width"])
@@ -109,7 +114,6 @@ def test_what_is_the_same_before_and_now_is_sent_once(screen):
 
 def test_the_answer_names_the_question(screen):
     assert screen.ask("point", x=10.0, y=10.0)["reply"] == str(screen.asked)
-    assert screen.ask("ping") == {"kind": "pong", "reply": str(screen.asked)}
 
 
 def test_undo_moves_the_controls_and_counts_as_no_action(screen):
@@ -129,7 +133,7 @@ def test_undo_moves_the_controls_and_counts_as_no_action(screen):
      (None, 0.5, "ratio", "—")],
 )  # fmt: skip
 def test_a_change_is_the_difference_of_what_is_shown(now, original, kind, change):
-    assert messages.change(now, original, kind) == change
+    assert pictures.change(now, original, kind) == change
 
 
 def test_numbers_are_written_with_their_change(screen):
@@ -151,7 +155,7 @@ def test_numbers_are_written_with_their_change(screen):
     ],
 )
 def test_a_change_has_a_sign_unless_it_rounds_to_nothing(value, kind, written):
-    assert messages.written(value, kind, "+") == written
+    assert pictures.written(value, kind, "+") == written
 
 
 def test_painting_goes_through_the_brush_controls(screen):
@@ -200,14 +204,14 @@ def test_a_data_set_is_listed_and_chosen(detector, tmp_path):
     dataset = make_folder(tmp_path / "set")
     screen = Screen(detector, dataset=dataset)
     screen.ask("ready")
-    names = explorer_images.sample_names(dataset)
+    names = sample_names(dataset)
     assert screen.controls["sample"].options == tuple(names)
     assert screen.state.now.image.name == names[0]
     assert screen.set("source", "scene")["frame"]["label"].startswith("rendered")
 
 
 def test_no_data_set_on_this_machine_is_a_sentence(detector, monkeypatch):
-    monkeypatch.setattr(explorer_images, "available_datasets", list)
+    monkeypatch.setattr(datasets, "status", list)
     screen = Screen(detector)
     assert "lesionkit fetch" in screen.set("source", "sample")["text"]
     assert screen.controls["source"].value == "scene"
@@ -262,6 +266,19 @@ def test_messages_from_two_threads_take_turns(detector, monkeypatch):
     assert [len(message["maps"]) for message in updates] == [12, 0]
 
 
+def test_both_ends_of_every_slider_are_taken(screen):
+    for name in SLIDERS:
+        control = screen.controls[name]
+        for end in (control.min, control.max):
+            if name in FIELDS:
+                build(Choice, {FIELDS[name]: end}, "a choice")
+            elif name in BOXES["scene"]:
+                build(SceneImage, {name: end}, "a scene")
+            else:
+                screen.controls[name].value = end
+                assert screen.ask("paint", tool="smear", stroke=name, points=[[50, 60]])["kind"] == "update"
+
+
 def test_a_slider_is_not_corrected_under_the_mouse(screen):
     """A browser's 1.4000000000000004 is 1.4 to the state; sent back, it would throw the handle back."""
     screen.set("relief_factor", 1.4000000000000004)
@@ -295,7 +312,7 @@ def test_the_data_set_shown_is_that_of_the_image(detector, tmp_path):
     first = screen.state.now.image
     screen.ask("load", text=json.dumps({"image": {"kind": "sample", "dataset": two, "name": "3"}}))
     assert (screen.controls["dataset"].value, screen.controls["sample"].value) == (two, "3")
-    assert set(explorer_images.sample_names(two)) <= set(screen.controls["sample"].options)
+    assert set(sample_names(two)) <= set(screen.controls["sample"].options)
     screen.ask("undo")
     assert screen.state.now.image == first
     assert (screen.controls["dataset"].value, screen.controls["sample"].value) == (one, first.name)
@@ -305,14 +322,14 @@ def test_a_state_or_an_image_given_goes_before_the_data_set(detector, tmp_path):
     dataset = make_folder(tmp_path / "set")
     view = explore.Explorer(detector, dataset=dataset, state='{"guidance": "off"}')
     assert view.controls["guidance"].value == "off"
-    assert view.state.now.image == explorer_images.SceneImage()
-    assert view.controls["sample"].options == tuple(explorer_images.sample_names(dataset))
+    assert view.state.now.image == SceneImage()
+    assert view.controls["sample"].options == tuple(sample_names(dataset))
 
 
 def test_what_went_wrong_while_opening_is_said_when_somebody_looks(detector, tmp_path):
     screen = Screen(detector, dataset=f"folder:{tmp_path / 'nowhere'}")
     answer = screen.ask("ready")
-    assert screen.kinds() == ["hello", "busy", "update", "error"]
+    assert screen.kinds() == ["busy", "hello", "update", "error"]
     assert "nowhere" in answer["text"]
 
 

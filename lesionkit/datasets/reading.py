@@ -116,14 +116,19 @@ def whole_bytes(path: Path) -> bytes:
         raise MissingData(f"{path} does not exist: check the path") from None
     except OSError as error:
         raise InvalidData(f"{path} cannot be read ({error.strerror}): check the file") from None
+    return whole(path, data)
+
+
+def whole(name: Path | str, data: bytes) -> bytes:
+    """The bytes of a file of this name. Raises InvalidData: empty, a cut off JPEG or PNG."""
     if not data:
-        raise InvalidData(f"{path} is empty: copy or download it again")
+        raise InvalidData(f"{name} is empty: copy or download it again")
     if is_cut_off(data):
-        raise InvalidData(f"{path} is cut off after {len(data)} bytes: copy or download it again")
+        raise InvalidData(f"{name} is cut off after {len(data)} bytes: copy or download it again")
     return data
 
 
-def decode(path: Path, flags: int, data: bytes | None = None) -> np.ndarray:
+def decode(path: Path | str, flags: int, data: bytes | None = None) -> np.ndarray:
     """A file, or the `data` read from it, decoded by OpenCV with its `flags` (BGR). Raises as `whole_bytes`;
     InvalidData if it is no image."""
     pixels = quiet_imdecode(data or whole_bytes(path), flags)

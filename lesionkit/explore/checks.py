@@ -1,6 +1,5 @@
-"""Values from outside, checked: a field of a dataclass says beside its default how, and `build` does it."""
+"""Values from outside, checked: a field of a dataclass says beside its default what it takes, and `build` checks it."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import MISSING, field, fields
 from typing import Any
 
@@ -11,65 +10,44 @@ class StateError(ValueError):
     """Something that the explorer cannot do or show; one sentence for the person who asked."""
 
 
-def checked(check: Callable[[str, Any], Any], default: Any = MISSING, **metadata: Any) -> Any:
-    """A field of which `check` takes name and value; what it returns, rounded or read from JSON, is kept."""
-    return field(default=default, metadata={"check": check, **metadata})
+def takes(what: Any, default: Any = MISSING) -> Any:
+    """A field. what: see `check`."""
+    return field(default=default, metadata={"takes": what})
 
 
-def ranged(low: float, high: float, default: Any = MISSING, kind: type = float) -> Any:
-    """A field for a number from `low` to `high`; kind: float or int."""
-    return checked(lambda name, value: kind(number(name, value, low, high)), default, range=(low, high))
+def build(cls: type, given: Any, what: str) -> Any:
+    """A `cls` of checked values. given: the values by name; what: its name in errors. Raises StateError."""
+    require(isinstance(given, dict), what, given, "an object")
+    known = {f.name: f for f in fields(cls)}
+    needed = {f.name for f in fields(cls) if f.default is MISSING}
+    if wrong := (given.keys() - known.keys()) | (needed - given.keys()):
+        raise StateError(f"{', '.join(wrong)} is unknown or missing: {what} has {', '.join(known)}")
+    values = dict(given)
+    for name, value in given.items():
+        if value is not known[name].default:
+            values[name] = check(name, value, known[name].metadata["takes"], known[name].type)
+    return cls(**values)
 
 
-def chosen(allowed: Iterable[str], default: Any = MISSING) -> Any:
-    """A field for one of the `allowed` words."""
-    return checked(lambda name, value: one_of(name, value, tuple(allowed)), default)
+def check(name: str, value: Any, takes: Any, kind: Any = float) -> Any:
+    """The value as it is kept, rounded or read from JSON. takes: the lowest and the highest number, a list of words, a
+    dict of several numbers' ranges by their names, str, or a function of name and value. kind: float or int."""
+    if takes is str:
+        return require(isinstance(value, str), name, value, "text")
+    if callable(takes):
+        return takes(name, value)
+    if isinstance(takes, list):
+        return require(value in takes, name, value, f"one of {', '.join(takes)}")
+    if isinstance(takes, dict):
+        fits = isinstance(value, (list, tuple)) and len(value) == len(takes)
+        require(fits, name, value, f"a list of {', '.join(takes)}")
+        return tuple(check(part, one, takes[part]) for part, one in zip(takes, value, strict=True))
+    low, high = takes
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    return kind(round(require(fits, name, value, f"a number from {low:g} to {high:g}"), DECIMALS))
 
 
-def number(name: str, value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise StateError(f"{name} is {value!r}, but must be a number from {low:g} to {high:g}")
-    return round(float(value), DECIMALS)
-
-
-def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise StateError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}")
+def require(fits: bool, name: str, value: Any, wanted: str) -> Any:
+    if not fits:
+        raise StateError(f"{name} is {value!r}, but must be {wanted}")
     return value
-
-
-def text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise StateError(f"{name} is {value!r}, but must be text")
-    return value
-
-
-def sequence(name: str, value: object, parts: str, count: int | None = None) -> tuple:
-    """A list or tuple, of `count` values if that is given; parts: what it holds, for the error."""
-    if not isinstance(value, (list, tuple)) or (count is not None and len(value) != count):
-        raise StateError(f"{name} is {value!r}, but must be {parts}")
-    return tuple(value)
-
-
-def pair(name: str, value: object, low: float = 0, high: float = 1e5) -> tuple[float, float]:
-    x, y = sequence(name, value, "x and y", 2)
-    return number("x", x, low, high), number("y", y, low, high)
-
-
-def range_of(cls: type, name: str) -> tuple[float, float]:
-    """Lowest and highest value of a field made by `ranged`."""
-    return cls.__dataclass_fields__[name].metadata["range"]
-
-
-def build(cls: type, given: object, what: str) -> Any:
-    """A `cls` of checked values. what: its name in errors. Raises StateError, also for unknown and missing names."""
-    if not isinstance(given, dict):
-        raise StateError(f"{what} is {given!r}, but must be an object")
-    checks = {f.name: f.metadata["check"] for f in fields(cls)}
-    for name in given:
-        if name not in checks:
-            raise StateError(f"{name!r} is not known here: use {', '.join(checks)}")
-    missing = [f.name for f in fields(cls) if f.default is f.default_factory is MISSING and f.name not in given]
-    if missing:
-        raise StateError(f"{what} lacks {', '.join(missing)}")
-    return cls(**{name: checks[name](name, value) for name, value in given.items()})

@@ -1,4 +1,5 @@
-"""The explorer's state as pictures: maps reduced to bytes with a colour table, and panels put together from them.
+"""What the explorer shows of its state: maps as bytes with a colour table, panels put together from them, and the
+messages that bring both to the browser, with texts as a person reads them.
 
 The browser draws from the same bytes and tables, so what a still figure shows is what the screen shows. Colour tables
 are perceptually uniform and read without colour vision: viridis for depth (near is bright), magma for attention,
@@ -8,42 +9,34 @@ dark at both ends, so that without colour more and less would look the same.
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
+from IPython.display import Image as Displayed
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from lesionkit import fusion
-from lesionkit.explore.choice import PANELS
-from lesionkit.explore.state import ExplorerState
-from lesionkit.explore.whatif import Outcome
+from lesionkit.explore.state import PANELS, VIEW, Choice, ExplorerState
+from lesionkit.explore.whatif import Outcome, in_box
+from lesionkit.segmentation import GUIDANCE
 
 TABLES = {"depth": "viridis_r", "attention": "magma", "probability": "cividis", "signed": "cividis"}
 CHANGE_SPAN = 0.5  # the change of probability that has the full colour
-
-
-@dataclass(frozen=True)
-class MapPicture:
-    """A map of the image's crop as bytes: value = low + byte / 255 · (high − low), of a depth its logarithm, or a far
-    lumen would take all colours from the wall; table: one of TABLES."""
-
-    name: str
-    bytes: np.ndarray  # uint8 h×w at the map's own resolution
-    low: float
-    high: float
-    table: str
-
-    @property
-    def header(self) -> dict[str, Any]:
-        """What the browser needs beside the bytes."""
-        (height, width), log = self.bytes.shape, self.table == "depth"
-        header = {"name": self.name, "table": self.table, "width": width, "height": height}
-        return header | {"low": self.low, "high": self.high, "log": log}
+IMAGE_MAPS = 4  # the first of all maps; they depend on the image alone
+NUMBERS = {  # label, how it is written, what it means
+    "probability_area": ("probability area", "percent", "mean probability over the image"),
+    "mask_area": ("mask area", "percent", "share of the image above the threshold"),
+    "lesions": ("lesions marked", "count", "connected regions of the mask"),
+    "sensitivity": ("sensitivity", "percent", "share of the true lesion's pixels that is marked"),
+    "false_positives": ("false positives", "count", "regions that touch no true lesion"),
+    "false_area": ("falsely marked area", "percent", "share of the image marked outside the true lesion"),
+    "dice": ("Dice", "ratio", "overlap with the truth; not defined without a lesion"),
+}
+WRITTEN = {"percent": (100, 1, " %"), "count": (1, 0, ""), "ratio": (1, 2, "")}  # factor, digits, unit
 
 
 @cache
@@ -52,41 +45,38 @@ def table(name: str) -> np.ndarray:
     return (colormaps[TABLES[name]](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
 
 
-def quantised(name: str, maps: torch.Tensor, low: float, high: float, kind: str) -> MapPicture:
-    values = maps[0, 0].float().cpu().numpy()
-    if kind == "depth":
-        values, low, high = np.log(values), np.log(low), np.log(high)
-    level = (values - low) / max(high - low, 1e-9) * 255
-    level = np.ascontiguousarray(level.round().clip(0, 255).astype(np.uint8))
-    return MapPicture(name, level, float(low), float(high), kind)
+def quantised(name: str, values: Tensor, low: float, high: float, kind: str) -> tuple[dict, np.ndarray]:
+    """What the browser needs to know of a map, and its bytes, uint8 h×w. kind: one of TABLES. low, high: the values of
+    the bytes 0 and 255; of a depth, its logarithm's: a far lumen would take all colours from the wall."""
+    array, log = values[0, 0].float().cpu().numpy(), kind == "depth"
+    if log:
+        array, low, high = np.log(array), np.log(low), np.log(high)
+    level = ((array - low) / max(high - low, 1e-9) * 255).round().clip(0, 255).astype(np.uint8)
+    (height, width), scale = level.shape, {"low": float(low), "high": float(high), "log": log}
+    return {"name": name, "table": kind, "width": width, "height": height} | scale, level
 
 
-def image_maps(state: ExplorerState) -> list[MapPicture]:
-    """The maps that depend on the image alone: four depth maps; those in one unit share one scale."""
-    depths = state.shown.prepared.depths
-    low, high = depth_range(state)
+def maps(state: ExplorerState, outcome: Outcome) -> list[tuple[dict, np.ndarray]]:
+    """The maps of the image, IMAGE_MAPS of them, and those of an outcome, on the scales of the original: a change of
+    colour is a change of value. Maps in one unit share one scale."""
+    depths, original = state.shown.depths, state.original
+    # nearly the whole range, without its rarest values
+    low, high = np.quantile(depths.target.cpu().numpy(), [0.005, 0.995])
+    mm = (low, max(high, low * 1.01), "depth")
     span = max(float(depths.second.abs().max()), 1e-3)
-    in_mm = {"depth_first": depths.first, "depth_third": depths.third, "depth_target": depths.target}
-    maps = [quantised(name, depth, low, high, "depth") for name, depth in in_mm.items()]
-    return [*maps, quantised("depth_second", depths.second, -span, span, "signed")]
-
-
-def outcome_maps(state: ExplorerState, outcome: Outcome) -> list[MapPicture]:
-    """The maps that follow the what-if, on the scales of the original: a change of colour is a change of value."""
-    low, high = depth_range(state)
-    original = state.shown.original
     top = max(2.0, *(float(w.max()) for w in original.attention))
     change = outcome.probability - original.probability
-    maps = [quantised(f"attention_{i}", w, 0, top, "attention") for i, w in enumerate(outcome.attention, 1)]
-    maps.append(quantised("depth_used", outcome.depth, low, high, "depth"))
-    maps.append(quantised("probability", outcome.probability, 0, 1, "probability"))
-    return [*maps, quantised("change", change, -CHANGE_SPAN, CHANGE_SPAN, "signed")]
-
-
-def depth_range(state: ExplorerState) -> tuple[float, float]:
-    """The scale of all depth maps of an image: nearly the whole range of the target, without its rarest values."""
-    low, high = np.quantile(state.shown.prepared.depths.target.cpu().numpy(), [0.005, 0.995])
-    return float(low), float(max(high, low * 1.01))
+    values = {
+        "depth_first": (depths.first, *mm),
+        "depth_second": (depths.second, -span, span, "signed"),
+        "depth_third": (depths.third, *mm),
+        "depth_target": (depths.target, *mm),
+        **{f"attention_{i}": (w, 0, top, "attention") for i, w in enumerate(outcome.attention, 1)},
+        "depth_used": (outcome.depth, *mm),
+        "probability": (outcome.probability, 0, 1, "probability"),
+        "change": (change, -CHANGE_SPAN, CHANGE_SPAN, "signed"),
+    }
+    return [quantised(name, *row) for name, row in values.items()]
 
 
 def detection(state: ExplorerState, original: bool = False) -> np.ndarray:
@@ -101,43 +91,110 @@ def detection(state: ExplorerState, original: bool = False) -> np.ndarray:
 
 def panels(state: ExplorerState) -> dict[str, np.ndarray]:
     """Every panel by its name in PANELS, uint8 h×w×3 of the image's size; outside the field of view maps are grey."""
-    size_hw, box = state.shown.size_hw, state.shown.prepared.box
-    pictures = {m.name: _placed(m, box, size_hw) for m in (*image_maps(state), *outcome_maps(state, state.outcome))}
+    x, y, width, height = state.shown.box
     mask = (state.probability() > state.now.threshold)[..., None].repeat(3, axis=2).astype(np.uint8) * 255
-    pictures |= {"image": state.shown.loaded.image, "mask": mask, "detection": detection(state)}
-    return {name: pictures[name] for name in PANELS}
+    shown = {"image": state.shown.loaded.image, "mask": mask, "detection": detection(state)}
+    for header, level in maps(state, state.outcome):
+        how = cv2.INTER_NEAREST if header["table"] == "attention" else cv2.INTER_LINEAR  # attention shows its cells
+        frame = shown[header["name"]] = np.full((*state.shown.size_hw, 3), 128, np.uint8)
+        crop = cv2.resize(table(header["table"])[level], (width, height), interpolation=how)
+        frame[y : y + height, x : x + width] = crop
+    return {name: shown[name] for name in PANELS}
 
 
-def _placed(map_: MapPicture, box: tuple[int, int, int, int], size_hw: tuple[int, int]) -> np.ndarray:
-    x, y, width, height = box
-    how = cv2.INTER_NEAREST if map_.table == "attention" else cv2.INTER_LINEAR  # attention shows its cells
-    frame = np.full((*size_hw, 3), 128, np.uint8)
-    frame[y : y + height, x : x + width] = cv2.resize(table(map_.table)[map_.bytes], (width, height), interpolation=how)
-    return frame
-
-
-def jpeg(picture: np.ndarray, quality: int = 90) -> bytes:
-    return cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
-class Still(Figure):
-    """A figure that every Jupyter front end shows by itself, without pyplot and its backends; photographs as JPEG."""
-
-    def _repr_jpeg_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="jpeg", dpi=92, pil_kwargs={"quality": 82, "subsampling": 0})
-        return buffer.getvalue()
-
-
-def still(state: ExplorerState, names: Sequence[str] = tuple(PANELS), columns: int = 5, width: float = 10.0) -> Still:
-    """Panels side by side with their names: the view for readers without a kernel. Attached to no window."""
+def still(state: ExplorerState, names: Sequence[str] = tuple(PANELS), columns: int = 5) -> Displayed:
+    """Panels side by side with their names, as a JPEG that every Jupyter front end shows without a kernel."""
     shown, rows = panels(state), -(-len(names) // columns)
-    height, wide = state.shown.size_hw
-    size = (width, rows * (width / columns * height / wide + 0.25))
-    figure = Still(figsize=size, dpi=72, layout="constrained")
+    height, width = state.shown.size_hw
+    figure = Figure(figsize=(10, rows * (10 / columns * height / width + 0.25)), layout="constrained")
     for number, name in enumerate(names, 1):
         axes = figure.add_subplot(rows, columns, number)
         axes.imshow(shown[name])
         axes.set_title(PANELS[name], fontsize=8, pad=2)
         axes.axis("off")
-    return figure
+    file = io.BytesIO()
+    figure.savefig(file, format="jpeg", dpi=92, pil_kwargs={"quality": 82, "subsampling": 0})
+    return Displayed(file.getvalue())
+
+
+def hello() -> tuple[dict, list[bytes]]:
+    """A message of what never changes, the panels and the view that a saved state leaves out, and its buffers, the
+    colour tables."""
+    tables = [table(name).tobytes() for name in TABLES]
+    return {"kind": "hello", "panels": PANELS, "tables": list(TABLES), "view": Choice().part(VIEW)}, tables
+
+
+def update(state: ExplorerState, reply: str | None, sent: dict[str, Any]) -> tuple[dict, list[bytes]]:
+    """All texts of the state, and of its pictures those that are not on the screen yet, each for the side "now",
+    "before", or "both" while nothing was asked. sent: what each kind of picture there was made from; is updated."""
+    now, original, shown = state.outcome, state.original, state.shown
+    sides = {"both": now} if now is original else {"now": now, "before": original}
+    shows = {"image": state.now.image, "maps": now, "detection": (now, state.now.threshold)}
+    new = {kind for kind, source in shows.items() if sent.get(kind) != source}
+    message: dict[str, Any] = {"kind": "update", "reply": reply}
+    drawn, photographs = [], []
+    if "image" in new:
+        (height, width), label = shown.size_hw, shown.loaded.label
+        message["frame"] = {"width": width, "height": height, "box": list(shown.box), "label": label}
+        photographs.append(("now", "image", shown.loaded.image))
+        drawn += [("now", one) for one in maps(state, now)[:IMAGE_MAPS]]
+        drawn += [(side, one) for side, outcome in sides.items() for one in maps(state, outcome)[IMAGE_MAPS:]]
+    elif "maps" in new:
+        drawn += [("now", one) for one in maps(state, now)[IMAGE_MAPS:]]
+    if "detection" in new:
+        photographs += [(side, "detection", detection(state, outcome is original)) for side, outcome in sides.items()]
+    buffers = [level.tobytes() for _, (_, level) in drawn]
+    for *_, picture in photographs:
+        buffers.append(cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+    message["maps"] = [{"side": side} | header for side, (header, _) in drawn]
+    message["jpegs"] = [{"side": side, "name": name} for side, name, _ in photographs]
+    message |= {"numbers": number_rows(state), "profile": state.profile_at_click(), "note": note(state)}
+    message |= {"json": state.to_json(1), "line": state.python_line(), "runs": state.runs}
+    sent.update(shows)
+    return message | {"can_undo": state.can_undo, "can_redo": state.can_redo}, buffers
+
+
+def note(state: ExplorerState) -> str:
+    """What should be known about the present choice, in words; empty when there is nothing to say."""
+    now, source = state.now, state.detector.config.guidance
+    bent, listens = now.relief != 1 or bool(now.strokes), GUIDANCE[source].needs == "depth"
+    deaf = not listens and (bent or now.guidance in ("flat", "other"))
+    off, flat = (listens and now.guidance == guidance for guidance in ("off", "flat"))
+    margin = now.point is not None and not in_box(*now.point, state.shown.box)
+    notes = {
+        state.shown.loaded.note: True,
+        "The point lies in the black margin: depth and attention are those of the nearest tissue.": margin,
+        f"This model's attention is fed by {source!r}, not by depth: a changed depth cannot change its answer.": deaf,
+        "Switching the attention off still can.": deaf,
+        "The attention is off: relief and paint have no effect until depth guides it again.": off and bent,
+        "A flat depth has no relief to scale; paint on it to give it some.": flat and now.relief != 1,
+    }
+    return " ".join(text for text, holds in notes.items() if holds and text)
+
+
+def number_rows(state: ExplorerState) -> list[dict[str, Any]]:
+    """The table of numbers, as texts."""
+    rows = []
+    for name, values in state.numbers().items():
+        (label, kind, meaning), now, original = NUMBERS[name], values["now"], values["original"]
+        texts = {"now": written(now, kind), "original": written(original, kind), "change": change(now, original, kind)}
+        rows.append({"name": name, "label": label, "help": meaning, **texts, "changed": texts["change"][0] in "+−"})
+    return rows
+
+
+def written(value: float | None, kind: str, sign: str = "") -> str:
+    """A number as a person reads it; kind: one of WRITTEN; sign "+": also for what is positive, but not for what rounds
+    to nothing."""
+    if value is None:
+        return "—"
+    factor, digits, unit = WRITTEN[kind]
+    value = round(factor * value, digits) + 0.0  # no negative zero
+    return f"{value:{sign if value else ''}.{digits}f}{unit}".replace("-", "−")
+
+
+def change(now: float | None, original: float | None, kind: str) -> str:
+    """The difference of the two numbers as they are written, so that a reader who subtracts finds the same."""
+    if now is None or original is None:
+        return written(None, kind)
+    factor, digits, _ = WRITTEN[kind]
+    return written((round(factor * now, digits) - round(factor * original, digits)) / factor, kind, "+")

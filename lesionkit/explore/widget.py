@@ -1,12 +1,11 @@
-"""The explorer's view: the controls, and one anywidget for the image stack. Thin: it hands what a person does to
+"""The explorer's view: controls from ipywidgets, and one anywidget for the image stack. It hands what a person does to
 `ExplorerState` and shows what follows.
 
 Pictures go to the browser as custom messages, after the view has said that it is ready: nothing large is ever part of
 the widget state that a notebook saves. Callbacks never print; what goes wrong becomes a sentence in the view.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from threading import RLock
 from time import monotonic
@@ -16,26 +15,50 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
+from lesionkit import datasets
 from lesionkit.detector import Detector
-from lesionkit.explore import images, messages
+from lesionkit.explore import pictures
 from lesionkit.explore.checks import DECIMALS, StateError
-from lesionkit.explore.choice import VIEW
-from lesionkit.explore.controls import column, make_controls
-from lesionkit.explore.images import SampleImage, SceneImage
-from lesionkit.explore.state import ExplorerState
+from lesionkit.explore.images import PARIS, SampleImage, SceneImage, open_dataset
+from lesionkit.explore.state import GUIDANCES, VIEW, ExplorerState
 from lesionkit.preprocess import ImageError
 
-HERE = Path(__file__).parent
-Action = Callable[[], Any]
 PAUSE_S = 1.0  # a slider that rested this long begins a new step to undo
+SENTENCES = (StateError, datasets.DatasetError, ImageError)  # errors that a person can read as they are
+SLIDERS = {  # title, lowest and highest value, step, and what the title does not say
+    "size_mm": ("Size, mm", 3, 25, 0.5, ""),
+    "relief": ("Height ×", 0, 2.5, 0.05, "Height of the lesion itself"),
+    "contrast": ("Colour", 0, 0.9, 0.05, "How much the lesion's colour differs from the wall's"),
+    "light": ("Light", 0.5, 1.7, 0.05, ""),
+    "view_degrees": ("View, °", 80, 140, 1, ""),
+    "relief_factor": ("Relief ×", -3, 5, 0.1, "1 as it is, 0 smoothed, below 0 inverted"),
+    "brush_px": ("Brush, px", 3, 60, 1, "Radius of the brush in pixels of the image"),
+    "strength": ("Brush force", 0.05, 1, 0.05, "Change of the depth's logarithm under the brush"),
+    "threshold": ("Threshold", 0.01, 1, 0.01, "Probability above which it is called lesion"),
+    "angle": ("Line, °", -90, 90, 1, "Direction of the profile's line"),
+}
+LISTS = {
+    "source": ("Image", [("rendered scene", "scene"), ("data set", "sample"), ("own file", "upload")]),
+    "paris": ("Paris class", PARIS),
+    "dataset": ("Data set", ()),
+    "sample": ("Sample", ()),
+    "guidance": ("Depth", [(label, name) for name, label in GUIDANCES.items()]),
+}
+WHOLE = {"seed": ("Scene", 0, 9999), "other": ("Other image", 1, 999)}
+BOXES = {  # what belongs to a kind of image
+    "scene": ("seed", "paris", "size_mm", "relief", "contrast", "light", "view_degrees"),
+    "sample": ("dataset", "sample"),
+    "upload": ("hint",),
+}
+FIELDS = {name: name for name in ("threshold", "guidance", "other", "angle")} | {"relief_factor": "relief"}
 
 
 class ImageStack(anywidget.AnyWidget):
     """The stage and the linked panels (explorer.js). Its traits are small; pictures are messages."""
 
-    _esm = HERE / "explorer.js"
-    _css = HERE / "explorer.css"
-    _html = traitlets.Unicode((HERE / "explorer.html").read_text("utf-8")).tag(sync=True)
+    _esm = Path(__file__).with_name("explorer.js")
+    _css = Path(__file__).with_name("explorer.css")
+    _html = traitlets.Unicode(Path(__file__).with_name("explorer.html").read_text("utf-8")).tag(sync=True)
     under = traitlets.Unicode("image").tag(sync=True)
     over = traitlets.Unicode("probability").tag(sync=True)
     opacity = traitlets.Float(0.0).tag(sync=True)
@@ -44,13 +67,35 @@ class ImageStack(anywidget.AnyWidget):
     zoom = traitlets.List(traitlets.Float(), [1.0, 0.5, 0.5]).tag(sync=True)
 
 
+def make_controls() -> dict[str, Any]:
+    """Every control by its name; "boxes": those that belong to a kind of image; "column": all below each other."""
+    look = {"style": {"description_width": "92px"}, "layout": widgets.Layout(width="270px")}
+    c: dict[str, Any] = {"hint": widgets.HTML("Use <b>open…</b> above the image, or drop a file onto it.")}
+    for name, (title, low, high, step, tip) in SLIDERS.items():
+        texts = {"description": title, "tooltip": tip or title, "readout_format": ".2f" if step < 0.1 else ".1f"}
+        c[name] = widgets.FloatSlider(min=low, max=high, step=step, **texts, **look)
+    for name, (title, options) in LISTS.items():
+        c[name] = widgets.Dropdown(options=options, description=title, **look)
+    for name, (title, low, high) in WHOLE.items():
+        c[name] = widgets.BoundedIntText(min=low, max=high, description=title, **look)
+    c["brush_px"].value, c["strength"].value = 16, 0.4
+    c["dataset"].options = [row["name"] for row in datasets.status() if row["present"] and row["kind"] == "masks"]
+    c["boxes"] = {kind: widgets.VBox([c[name] for name in names]) for kind, names in BOXES.items()}
+    titles = [widgets.HTML(f"<h4>{text}</h4>") for text in ("Image", "What if the depth were …", "Read")]
+    what_if = [c[name] for name in ("guidance", "relief_factor", "other", "brush_px", "strength")]
+    parts = [titles[0], c["source"], *c["boxes"].values(), titles[1], *what_if, titles[2], c["threshold"], c["angle"]]
+    c["column"] = widgets.VBox(parts, layout=widgets.Layout(flex="0 0 auto", width="282px", overflow="visible"))
+    c["column"].add_class("lk-controls")
+    return c
+
+
 class Explorer(widgets.HBox):
     """Put a finger on the image and see what depth does. Show it as the last expression of a cell.
 
-    detector: any `Detector`; weights: what it was loaded from, for the Python line. dataset: a data set to choose
-    images of, beside rendered scenes and own files; it begins with its first one, unless `image`, such as
-    SceneImage(seed=7), or `state` says another. state: JSON that an explorer saved; upload: the bytes of the own image
-    that it is about. Raises StateError for a state that is none.
+    detector: any `Detector`. dataset: a data set to choose images of, beside rendered scenes and own files; it begins
+    with its first one, unless `image` or `state` says another. state: JSON that an explorer saved; upload: the bytes of
+    the own image that it is about. options: of `ExplorerState`, weights="…" and image, such as SceneImage(seed=7).
+    Raises StateError for a state that is none.
     """
 
     def __init__(
@@ -59,88 +104,49 @@ class Explorer(widgets.HBox):
         dataset: str = "scenes",
         state: str | None = None,
         upload: bytes | None = None,
-        weights: str = "reference",
-        image: SceneImage | SampleImage | None = None,
+        **options,
     ):
-        if state is None:
-            self.state = ExplorerState(detector, weights, image)
-        else:
-            self.state = ExplorerState.from_json(detector, state, upload, weights=weights)
-        self._following, self._changed_at, self._sent, self.error = False, 0.0, {}, ""
+        self.state = ExplorerState(detector, **options)
+        if state is not None:
+            self.state = ExplorerState.from_json(detector, state, upload, **options)
+        self._acting, self._changed_at, self._sent, self._unsaid = False, 0.0, {}, []
         # JupyterLab handles the messages of widgets in a thread of their own, beside the cell that runs: one at a time
         self._turn = RLock()
         self.stack = ImageStack(layout=widgets.Layout(flex="1 1 560px", min_width="0"))
-        self.controls = make_controls(self.state.now, dataset)
+        self.controls = make_controls()
         layout = widgets.Layout(display="flex", flex_flow="row wrap", width="100%", overflow="visible")
-        super().__init__([column(self.controls), self.stack], layout=layout)
+        super().__init__([self.controls["column"], self.stack], layout=layout)
         self.add_class("lesionkit-explorer")
         if dataset != "scenes":
-            with self._errors_shown():
-                self._offer(dataset) if state or image else self._choose_dataset(dataset)
+            try:
+                self._offer(dataset) if state or options.get("image") else self._choose_dataset(dataset)
+            except SENTENCES as error:
+                self._unsaid.append(str(error))  # there is nobody to tell yet
         self._follow()
         self._connect()
 
-    # --- from the person to the state -----------------------------------------------------------------
-
     def _connect(self) -> None:
         c, state = self.controls, self.state
+        sources = {"scene": state.choose_scene, "sample": self._choose_dataset, "upload": state.choose_upload}
         self.stack.on_msg(self._on_message)
         # threshold and brush act in the browser at once; the kernel hears of them as well
         self._links = [widgets.jslink((c[n], "value"), (self.stack, n)) for n in ("threshold", "brush_px")]
-        for name in VIEW:
-            self.stack.observe(self._look, name)
-        for name in vars(SceneImage()):
-            self._on(name, lambda value, name=name: state.choose_scene(**{name: value}))
-        self._on("threshold", state.set_threshold)
-        self._on("guidance", lambda value: state.set_guidance(guidance=value))
-        self._on("relief_factor", lambda value: state.set_guidance(relief=value))
-        self._on("other", lambda value: state.set_guidance(guidance="other", other=value))
-        self._on("angle", state.set_angle)
-        sources = {"scene": state.choose_scene, "upload": state.choose_upload}
-        sources["sample"] = lambda: self._choose_dataset(c["dataset"].value)
-        self._on("source", lambda kind: sources[kind]())
-        self._on("dataset", self._choose_dataset)
-        self._on("sample", lambda name: name and state.choose_sample(c["dataset"].value, name))
-
-    def _on(self, name: str, action: Callable[[Any], Any]) -> None:
-        self.controls[name].observe(lambda change: self._do(lambda: action(change.new)), "value")
-
-    def _look(self, change: Any) -> None:
-        self._do(lambda: self.state.set_view(**{change.name: change.new}), quiet=True)
-
-    def _do(self, action: Action, quiet: bool = False, reply: str | None = None, joins: bool = False) -> None:
-        """A person's action: change the state, follow it, show it. quiet: nothing but the saved state changes; joins:
-        it may belong to the step before, however long ago that was (a brush that rested)."""
-        with self._turn, self._errors_shown(reply):
-            if self._following:  # the control moved because the state did
-                return
-            if not (quiet or joins) and monotonic() - self._changed_at > PAUSE_S:
-                self.state.end_step()
-            if not quiet:
-                self.stack.send({"kind": "busy"})
-            action()
-            self._follow()
-            self._show(reply)
-            self._changed_at = monotonic()
-
-    @contextmanager
-    def _errors_shown(self, reply: str | None = None) -> Iterator[None]:
-        """Errors become a sentence in the view, and the controls go back to what the state says."""
-        try:
-            yield
-        except (StateError, ImageError) as error:
-            self._fail(str(error), reply)
-        except Exception as error:  # a callback has nobody to raise to: without this the view would stay silent
-            self._fail(f"That did not work: {type(error).__name__}, {error}. The rest still works.", reply)
-
-    def _fail(self, text: str, reply: str | None = None) -> None:
-        self.error, self._sent = text, {}  # nobody knows what of it arrived: the next picture is sent whole
-        self._follow()
-        self.stack.send({"kind": "error", "text": text[0].upper() + text[1:], "reply": reply})
+        self.stack.observe(lambda new: self._do(lambda: state.change(**{new.name: new.new}), joins=True), list(VIEW))
+        actions = {
+            **{name: lambda value, name=name: state.choose_scene(**{name: value}) for name in BOXES["scene"]},
+            **{name: lambda value, to=to: state.change(to, **{to: value}) for name, to in FIELDS.items()},
+            "other": lambda value: state.set_guidance("other", other=value),
+            "source": lambda kind: sources[kind](),
+            "dataset": self._choose_dataset,
+            "sample": lambda name: name and state.change(image=SampleImage(c["dataset"].value, name)),
+        }
+        for name, action in actions.items():
+            c[name].observe(lambda new, action=action: self._do(lambda: action(new.new)), "value")
 
     def _on_message(self, _widget: Any, message: dict, buffers: list) -> None:
         state, c, reply, kind = self.state, self.controls, message.get("id"), message.get("kind")
         actions = {
+            "ready": lambda: self.stack.send(*pictures.hello()),
             "point": lambda: state.click(message["x"], message["y"]),
             "paint": lambda: state.paint(
                 message["points"], c["brush_px"].value, c["strength"].value, message["tool"], message["stroke"]
@@ -152,80 +158,69 @@ class Explorer(widgets.HBox):
             "reset": state.reset,
         }
         if kind == "ready":
-            with self._turn, self._errors_shown(reply):
-                self._greet(reply)
-        elif kind == "ping":
-            self.stack.send({"kind": "pong", "reply": reply})
-        elif kind in actions:
-            self._do(actions[kind], reply=reply, joins=kind == "paint")
+            self._sent.clear()  # a new view has no pictures yet
+        if kind in actions:
+            self._do(actions[kind], reply, joins=kind == "paint")
 
-    def _choose_dataset(self, dataset: str | None) -> None:
+    def _do(self, action: Callable[[], Any], reply: str | None = None, joins: bool = False) -> None:
+        """A person's action: change the state, follow it, show it; errors become a sentence in the view. joins: it may
+        belong to the step before, however long ago that was (a brush that rested)."""
+        with self._turn:
+            if self._acting:  # the control moved because the state did
+                return
+            self._acting = True
+            try:
+                if not joins and monotonic() - self._changed_at > PAUSE_S:
+                    self.state.step = None
+                self.stack.send({"kind": "busy"})
+                action()
+                self._follow()
+                self.stack.send(*pictures.update(self.state, reply, self._sent))
+                self._changed_at = monotonic()
+                if self._unsaid:
+                    raise StateError(self._unsaid.pop())
+            except Exception as error:  # a callback has nobody to raise to: without this the view would stay silent
+                text = f"that did not work: {type(error).__name__}, {error}. The rest still works."
+                text = str(error) if isinstance(error, SENTENCES) else text
+                self._sent.clear()  # nobody knows what of it arrived: the next picture is sent whole
+                self._follow()
+                self.stack.send({"kind": "error", "text": text[0].upper() + text[1:], "reply": reply})
+            finally:
+                self._acting = False
+
+    def _choose_dataset(self, dataset: str | None = None) -> None:
+        dataset = dataset or self.controls["dataset"].value
         if not dataset:
             raise StateError("there is no data set on this machine: `lesionkit fetch NAME` brings one")
         self._offer(dataset)
-        self.state.choose_sample(dataset, self.controls["sample"].options[0])
+        self.state.change(image=SampleImage(dataset, self.controls["sample"].options[0]))
 
     def _offer(self, dataset: str) -> None:
         """The data set's images as what can be chosen."""
-        names, c = images.sample_names(dataset), self.controls
-        with self._moving():
-            if dataset not in c["dataset"].options:
-                c["dataset"].options = (*c["dataset"].options, dataset)
-            c["dataset"].value, c["sample"].options = dataset, names
-
-    # --- from the state to the view -------------------------------------------------------------------
-
-    @contextmanager
-    def _moving(self) -> Iterator[None]:
-        """Controls that move meanwhile follow the state: that is not taken for a person's action."""
-        before, self._following = self._following, True
-        try:
-            yield
-        finally:
-            self._following = before
+        names, c = [sample.name for sample in open_dataset(dataset).part("test")], self.controls
+        if dataset not in c["dataset"].options:
+            c["dataset"].options = (*c["dataset"].options, dataset)
+        c["dataset"].value, c["sample"].options = dataset, names
 
     def _follow(self) -> None:
         """Every control shows what the state says."""
-        now, c = self.state.now, self.controls
-        values = {"source": now.image.kind, "relief_factor": now.relief}
-        values |= now.part(("threshold", "guidance", "other", "angle"))
-        if isinstance(now.image, SceneImage):
-            values |= vars(now.image)
-        with self._moving():
-            if isinstance(now.image, SampleImage):
-                self._follow_sample(now.image)
-            for name, value in values.items():
-                if not _equal(c[name].value, value):
-                    c[name].value = value
-            for name, value in now.part(VIEW).items():
-                setattr(self.stack, name, list(value) if name == "zoom" else value)
-            for kind, box in c["boxes"].items():
-                box.layout.display = "" if kind == now.image.kind else "none"
-
-    def _follow_sample(self, image: SampleImage) -> None:
-        sample = self.controls["sample"]
-        if self.controls["dataset"].value != image.dataset or not sample.options:
-            self._offer(image.dataset)
-        if image.name not in sample.options:  # a saved state may be about one of the training part
-            sample.options = (image.name, *sample.options)
-        sample.value = image.name
-
-    def _greet(self, reply: str | None) -> None:
-        error, self._sent = self.error, {}
-        self.stack.send(*messages.hello())
-        self.stack.send({"kind": "busy"})
-        self._show(reply)
-        if error:  # from before there was anybody to tell
-            self._fail(error)
-
-    def _show(self, reply: str | None) -> None:
-        """Sends what changed since the last time: a picture that is on the screen already is not sent again."""
-        message, self._sent = messages.update(self.state, reply, self._sent)
-        self.stack.send(*message)
-        self.error = ""
-
-
-def _equal(shown: Any, value: Any) -> bool:
-    """Whether a control shows the value already. A browser's slider says 1.4000000000000004: to put that right would
-    be a message of its own, which comes late and throws the handle back under the mouse."""
-    return shown == value or (isinstance(shown, float) and round(shown, DECIMALS) == value)
+        now, c, image = self.state.now, self.controls, self.state.now.image
+        values = {"source": image.kind} | {name: getattr(now, field) for name, field in FIELDS.items()}
+        if isinstance(image, SceneImage):
+            values |= {name: getattr(image, name) for name in BOXES["scene"]}
+        elif isinstance(image, SampleImage):
+            if c["dataset"].value != image.dataset or not c["sample"].options:
+                self._offer(image.dataset)
+            if image.name not in c["sample"].options:  # a saved state may be about one of the training part
+                c["sample"].options = (image.name, *c["sample"].options)
+            values["sample"] = image.name
+        for name, value in values.items():
+            shown = c[name].value
+            # A browser's slider says 1.4000000000000004: to put that right would be a message of its own, which
+            # comes late and throws the handle back under the mouse.
+            if (round(shown, DECIMALS) if isinstance(shown, float) else shown) != value:
+                c[name].value = value
+        for name, value in now.part(VIEW).items():
+            setattr(self.stack, name, value)
+        for kind, box in c["boxes"].items():
+            box.layout.display = "" if kind == image.kind else "none"
