@@ -142,7 +142,9 @@ def _count(samples: Batch) -> int:
 
 def rescale(batch: Batch, sizes_px: tuple[int, ...]) -> Batch:
     """Every map of the batch resized to one of the edges, if there are any, drawn from torch's global generator."""
-    size_px = sizes_px[int(torch.randint(len(sizes_px), ()))] if sizes_px else batch["image"].shape[-1]
+    if not sizes_px:
+        return batch
+    size_px = sizes_px[int(torch.randint(len(sizes_px), ()))]
     if size_px == batch["image"].shape[-1]:
         return batch
     modes = {name: "bilinear" if name == "image" else "nearest-exact" for name in batch}

@@ -15,6 +15,8 @@ import pytest
 from lesionkit import Detector, fusion, runs
 from lesionkit.scenes import SceneConfig, render_scenes
 
+pytestmark = pytest.mark.pipeline
+
 ROOT = Path(__file__).resolve().parent.parent
 TWICE = runs.NOTEBOOKS
 OTHER_SEED = ("01_data", "02_depth")  # a whole chain a third time adds little

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_raymarch import straight
+from test_march import straight
 
 from lesionkit.scenes.light import (
     BLOTCH,

@@ -21,6 +21,8 @@ from lesionkit.datasets import splits as splitting
 from lesionkit.runs import chain, clean, planning, records
 from lesionkit.runs.chain import NotebookFailed, execute
 
+pytestmark = pytest.mark.pipeline
+
 PARAMETERS = """profile: str = "quick"
 dataset: str = "scenes"
 seed: int = 0
