@@ -5,7 +5,7 @@
 A seed draws the training and validation scenes, the initial weights, the order and the augmentation, all of them
 shared by its six arms, which differ in the guidance alone. The test scenes are the same for all seeds. Depth is
 estimated by one network, trained first as in notebook 02 on scenes of its own. Thresholds and operating points come
-from each seed's validation part (`lesionkit.claims`). What counts is the mean over the frames of *depth minus control*,
+from each seed's validation part (`metrics.claims`). What counts is the mean over the frames of *depth minus control*,
 one number per seed; its interval is Student's t over the seeds, so it covers the luck of the segmenters' training and
 of their scenes, which an interval over frames does not. It does not cover the one depth network and the choice of test
 scenes, which all seeds share; and none of the intervals is corrected for their number. Writes figures/arms_by_seed.csv

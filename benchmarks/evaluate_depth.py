@@ -6,7 +6,7 @@ Sets: those of DEPTH_SETS that lie under LESIONKIT_DATA. Mean over the frames wi
 of a set come from one or three trajectories, so the intervals are narrower than those over patients would be. Pixels:
 depth known and largest colour channel above 12/255. Depth through `Detector(...).depth`, at the frame's own size. Depth
 is min–max normalised over these pixels for the affine RMSE; AbsRel after median scaling, where depth is in mm. Nothing
-was trained on these frames; which looks at them led to changes stands in the model card. To be measured once per
+was trained on these frames; docs/weights_history.md says which looks at them led to changes. To be measured once per
 version of the weights. Writes figures/depth_transfer.csv, one row per set and estimator, and
 figures/depth_transfer_frames.csv, the network's row per frame.
 """

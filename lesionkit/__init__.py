@@ -5,18 +5,18 @@ from importlib.metadata import version
 from pkgutil import iter_modules
 
 __version__ = version("lesionkit")
-ROOMS = {room.name for room in iter_modules(__path__)}
+MODULES = {module.name for module in iter_modules(__path__)}
 
 
 def __getattr__(name: str) -> object:
-    """`Detector` and the rooms (`lesionkit.scenes`, …) are imported when they are asked for: the command line's help
+    """`Detector` and the modules (`lesionkit.scenes`, …) are imported when they are asked for: the command line's help
     should not wait for torch."""
     if name in ("Detector", "Detection"):
         return getattr(import_module("lesionkit.detector"), name)
-    if name in ROOMS:
+    if name in MODULES:
         return import_module(f"lesionkit.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({"Detection", "Detector", "__version__", *ROOMS})
+    return sorted({"Detection", "Detector", "__version__", *MODULES})

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-# The rooms are imported inside the commands: torch and kornia take seconds, `lesionkit --help` should not.
+# The modules are imported inside the commands: torch and kornia take seconds, `lesionkit --help` should not.
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class DepthAnything(DepthNet):
         try:
             return cls(_published(), input_px)
         except ImportError as error:
-            message = f"Depth Anything needs transformers ({error}): pip install lesionkit[depth]"
+            message = f"Depth Anything needs transformers ({error}): pip install -e '.[depth]'"
         except Exception as error:  # whatever the damage leads to: JSON, safetensors, shapes; the hub's HTTP library
             from huggingface_hub.constants import HF_HUB_CACHE
 

@@ -110,7 +110,7 @@ class Detector:
             # a copy: torch warns of arrays it could not write to, and takes no mirrored views
             tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(self.device)
             return self._one(tensor.float() / 255, image)
-        # one by one: each image has a content area of its own
+        # one by one: each image has a field of view of its own
         singles = [self._one(one[None].to(self.device).float(), fusion.to_array(one)) for one in image]
         probability, depth = (_stack(getattr(one, name) for one in singles) for name in ("probability", "depth"))
         attention = tuple(map(_stack, zip(*(one.attention for one in singles), strict=True)))
@@ -146,8 +146,7 @@ def fused(net: nn.Module) -> nn.Module:
     each other among the children of a module: the same results (but for rounding) in less time, for inference alone."""
     net = deepcopy(net).eval()
     for part in net.modules():
-        layers = [named for named in part.named_children() if isinstance(named[1], (nn.Conv2d, nn.BatchNorm2d))]
-        for (first, conv), (second, norm) in pairwise(layers):
+        for (first, conv), (second, norm) in pairwise(list(part.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(part, first, fuse_conv_bn_eval(conv, norm))
                 setattr(part, second, nn.Identity())

@@ -1,4 +1,4 @@
-"""Which device computes, and the one place that seeds. Imports no other room: every room may use it."""
+"""Which device computes, and the one place that seeds. Imports no other module: every one may use it."""
 
 import os
 import random

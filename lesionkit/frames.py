@@ -119,7 +119,9 @@ def lesion_free_crops(frames: Frames, count: int, seed: int = 0, margin: float =
     rng, size_px = np.random.default_rng([seed, 77]), frames.image.shape[-1]
     rim, found = with_rim(frames.mask, margin), []
     for i in rng.permutation(len(frames)).tolist():
-        box = _free_box(rng, rim[i, 0], frames.view[i, 0]) if len(found) < count else None
+        if len(found) == count:
+            break
+        box = _free_box(rng, rim[i, 0], frames.view[i, 0])
         if box is None:
             continue
         one = frames[i : i + 1]

@@ -4,7 +4,7 @@ Letters: s the networks' size, h × w the original's. The *probability* is resiz
 mask would draw staircases along every edge.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -53,15 +53,18 @@ class Detection:
     @property
     def lesions(self) -> tuple:
         if self._singles:
-            return tuple(one.lesions for one in self._singles)
+            return tuple(one.lesions for one in self._each())
         return find_lesions(self.mask, self.probability)
 
     def overlay(self) -> np.ndarray | Tensor:
         """The detection image: uint8 h×w×3, or for a batch a float tensor b×3×h×w in [0, 1]."""
         if self._singles:
-            drawn = [torch.from_numpy(one.overlay()).permute(2, 0, 1) for one in self._singles]
+            drawn = [torch.from_numpy(one.overlay()).permute(2, 0, 1) for one in self._each()]
             return torch.stack(drawn).float() / 255
         return overlay(self.image, self.mask)
+
+    def _each(self) -> list["Detection"]:
+        return [replace(one, threshold=self.threshold) for one in self._singles]  # it may have been changed here
 
 
 def restore(

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from lesionkit.depth_losses import Scalar
+from lesionkit.depth_losses import Depth, Scalar, Valid
 from lesionkit.depth_losses import gradient_matching as gradient_matching
 from lesionkit.depth_losses import scale_invariant_log as scale_invariant_log
 
@@ -170,7 +170,7 @@ def label(loss: Callable) -> str:
 
 
 class WeightedLoss:
-    """weight·first + (1 − weight)·second, made by `weighted` and `joint`; `name` is its plot label."""
+    """weight·first + (1 − weight)·second, made by `weighted`; `name` is its plot label."""
 
     def __init__(self, first: Callable, second: Callable, weight: float | int):
         if not 0 <= weight <= 1:  # written so that NaN fails too
@@ -178,12 +178,19 @@ class WeightedLoss:
         self.first, self.second, self.weight = first, second, weight
         self.name = f"{weight:.2f}·{label(first)} + {1 - weight:.2f}·{label(second)}"
 
-    # `depths` has no types here: it is handed on, and a deeply supervised loss takes several maps.
-    def __call__(self, logits: Logits, mask: Mask, *depths) -> Scalar:
-        return self.weight * self.first(logits, mask) + (1 - self.weight) * self.second(*(depths or (logits, mask)))
+    def __call__(self, logits: Logits, mask: Mask) -> Scalar:
+        return self.weight * self.first(logits, mask) + (1 - self.weight) * self.second(logits, mask)
 
     def __repr__(self) -> str:
         return self.name
+
+
+class JointLoss(WeightedLoss):
+    """weight·segmentation + (1 − weight)·depth, made by `joint`."""
+
+    # `depth_prediction` has no type here: it is handed on, and a deeply supervised loss takes several maps.
+    def __call__(self, logits: Logits, mask: Mask, depth_prediction, depth: Depth, valid: Valid) -> Scalar:
+        return self.weight * self.first(logits, mask) + (1 - self.weight) * self.second(depth_prediction, depth, valid)
 
 
 def weighted(first: str | Callable, second: str | Callable, weight: float | int) -> WeightedLoss:
@@ -193,11 +200,11 @@ def weighted(first: str | Callable, second: str | Callable, weight: float | int)
     return WeightedLoss(get(first), get(second), weight)
 
 
-def joint(segmentation_loss: str | Callable, depth_loss: Callable, weight: float | int) -> WeightedLoss:
+def joint(segmentation_loss: str | Callable, depth_loss: Callable, weight: float | int) -> JointLoss:
     """Reading B of the method: weight * segmentation loss + (1 - weight) * depth loss, trained jointly: a callable of
     `(logits, mask, depth_prediction, depth, valid)`. `depth_loss`, a callable, gets the last three. `weight`, in
     [0, 1], is that of the segmentation loss, a callable or a name of `LOSSES`. Raises as `weighted` does."""
-    return WeightedLoss(get(segmentation_loss), depth_loss, weight)
+    return JointLoss(get(segmentation_loss), depth_loss, weight)
 
 
 def _prepare(logits: Logits, mask: Mask) -> tuple[Logits, Mask]:

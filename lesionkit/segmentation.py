@@ -201,7 +201,7 @@ class DepthGuidedSegmenter(nn.Module):
     def attend(self, depth: Given = None, image: Given = None, donors: Given = None) -> list[Tensor]:
         """Steps [20–24]: a weight map b×1×h_i×w_i per scale. Of the three only what GUIDANCE names is needed, depth
         b×1×h×w for "depth"; raises GuidanceError without it."""
-        if self.guidance == "shuffled" and donors is None and depth is not None:
+        if GUIDANCE[self.guidance].needs == "donors" and donors is None and depth is not None:
             donors = draw_donors(depth)
         features = self.depth_features(guidance_map(self.guidance, image, depth, donors))
         return [layer(f) for layer, f in zip(self.attention, features, strict=True)]

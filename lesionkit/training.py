@@ -14,7 +14,7 @@ from lesionkit.augment import Augment, AugmentConfig
 from lesionkit.depth import DepthMaps, DepthNet
 from lesionkit.fitting import Batch, History, Objective, TrainConfig, fit
 from lesionkit.frames import Frames
-from lesionkit.segmentation import DepthGuidedSegmenter, draw_donors
+from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter, draw_donors
 
 DEPTH_NAMES = ("image", "depth", "view")  # what depth is learned from
 # Without zoom: a zoomed picture is one of another lens, whose depth in mm would be wrong. Wilder colours than for
@@ -134,6 +134,6 @@ def segment(
     """Probabilities of many images, on the CPU. Under guidance "shuffled" every image gets the depth of another of
     these images, chosen by `seed`; raises GuidanceError for a single one."""
     model = model.to(device).eval()
-    donors = draw_donors(depth, seed) if model.guidance == "shuffled" else depth
+    donors = draw_donors(depth, seed) if GUIDANCE[model.guidance].needs == "donors" else depth
     batches = zip(*(maps.split(batch_size) for maps in (image, depth, donors)), strict=True)
     return torch.cat([model(*(part.to(device) for part in batch)).probability.cpu() for batch in batches])

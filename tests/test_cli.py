@@ -13,20 +13,19 @@ from click.testing import CliRunner
 
 import lesionkit.runs  # noqa: F401 - imported before the detector's stand-in below takes the real one's place
 from lesionkit import cli, datasets, devices
+from lesionkit.fusion import Detection
 
 
 class WeightsError(ValueError):
     pass
 
 
-class FakeFound:
+class FakeFound(Detection):
     def __init__(self, image, threshold):
-        self.mask = image[..., 1] > 255 * threshold
-        self.lesions = []
-        self.image = image
+        green = image[..., 1].astype(np.float32) / 255
+        super().__init__(image, probability=green, depth=1 + green, attention=(green,) * 5, threshold=threshold)
 
-    def overlay(self):
-        return self.image
+    lesions = ()
 
 
 class FakeDetector:

@@ -141,5 +141,5 @@ def test_mean_and_deviation_live_inside_and_not_in_the_weight_file():
 
 
 def test_an_unknown_encoder_is_named():
-    with pytest.raises(EncoderError, match=r"'resnet50' does not exist: use one of efficientnet-lite0, .*small$"):
+    with pytest.raises(EncoderError, match=f"'resnet50' does not exist: use one of {', '.join(ENCODERS)}$"):
         make_encoder("resnet50")

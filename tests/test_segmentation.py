@@ -143,8 +143,9 @@ def test_forward_is_made_of_its_four_steps(kind):
 
 
 def test_the_kinds_that_an_image_alone_can_be_given_to():
-    assert [name for name, kind in GUIDANCE.items() if kind.alone] == ["depth", "none", "learned", "luminance"]
-    assert list(GUIDANCE) == ["depth", "none", "learned", "luminance", "shuffled", "oracle"]
+    alone = {name for name, kind in GUIDANCE.items() if kind.alone}
+    assert alone >= {"depth", "none", "learned", "luminance"}
+    assert not alone & {"shuffled", "oracle"}  # another frame's depth, or the exact one, nobody has beside an image
 
 
 @torch.no_grad()

@@ -83,7 +83,11 @@ def pair(folder: Path, left: Files, right: Files, advice: str) -> tuple[list[tup
     firsts: tuple[dict[str, Path], dict[str, Path]] = ({}, {})
     problems = []
     for (what, _, files), first in zip((left, right), firsts, strict=True):
-        twice = [f"{first[key].name} and {path.name}" for key, path in files if first.setdefault(key, path) != path]
+        twice = []
+        for key, path in files:
+            if key in first:
+                twice.append(f"{first[key].name} and {path.name}")
+            first.setdefault(key, path)
         if twice:
             problems.append(f"{folder} has {len(twice)} {what} twice ({listing(twice)}): keep one file of each")
     both = sorted(firsts[0].keys() & firsts[1].keys())

@@ -1,5 +1,5 @@
-"""What if the depth were another? Changes to the map that feeds the attention, the chain run again from there, and what
-is read off its answer.
+"""What if the depth were another? Changes to the map that feeds the attention, the method run again from there, and
+what is read off its answer.
 
 Letters: s the networks' size. Depths are positive 1×1×s×s maps; what is done to them is done to their logarithm: "10 %
 nearer" then means the same close to the lens and far away. The first image features do not depend on the depth, so they

@@ -1,6 +1,7 @@
 """Metrics of masks, lesions and depth, their tables by the kit rule, intervals, and the three claims of the method."""
 
 from lesionkit.depth import constant_depth, luminance_depth, radial_depth
+from lesionkit.metrics import claims
 from lesionkit.metrics.depth import affine_rmse, depth_edge_f1, depth_metrics, median_scale, spearman
 from lesionkit.metrics.masks import (
     LesionMatches,

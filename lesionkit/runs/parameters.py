@@ -133,7 +133,7 @@ def check_parameters(notebook: str, namespace: Mapping[str, Any]) -> dict[str, A
         raise ParameterError(f"notebook {notebook!r} is not one of {', '.join(NOTEBOOKS + EXTRA_NOTEBOOKS)}")
     checks = CHECKS | EXTRAS.get(notebook, {})
     # What papermill assigned in a cell of its own: of unknown names it only logs a warning, and goes on.
-    cells = [cell for cell in namespace.get("In", ()) if cell.lstrip().startswith("# Parameters")]
+    cells = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")]
     nodes = [node for cell in cells for node in ast.walk(ast.parse(cell))]
     given = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
     for name in given:

@@ -100,10 +100,12 @@ def select(only: str | None, update_notebooks: bool = False) -> tuple[str, ...]:
     if only is None:
         return every if update_notebooks else NOTEBOOKS
     known = {key: name for name in every for key in (name, name.split("_")[0])}
-    items = [item.strip().removesuffix(".ipynb") for item in only.split(",")]
-    wanted = {known.get(item) or known.get(item.zfill(2)): item for item in items}
-    if None in wanted:
-        raise ParameterError(f"--only has {wanted[None]!r}, but must name some of {', '.join(every)}")
+    wanted = set()
+    for item in (item.strip().removesuffix(".ipynb") for item in only.split(",")):
+        name = known.get(item) or known.get(item.zfill(2))
+        if name is None:
+            raise ParameterError(f"--only has {item!r}, but must name some of {', '.join(every)}")
+        wanted.add(name)
     return tuple(name for name in every if name in wanted)
 
 

@@ -21,9 +21,7 @@ from typing import Any
 import torch
 
 from lesionkit import datasets, devices, files
-from lesionkit.depth import DepthNet
-from lesionkit.detector import Detector, load_depth
-from lesionkit.runs.parameters import ARTEFACTS, EXTRAS, PROFILES, ParameterError, Profile, check_parameters
+from lesionkit.runs.parameters import EXTRAS, PROFILES, ParameterError, Profile, check_parameters
 
 CHECKPOINT = "LESIONKIT_CHECKPOINT"  # the variable by which `lesionkit run` tells a kernel the file
 
@@ -133,26 +131,6 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
     devices.seed_everything(seed)
     extras = {name: values[name] for name in EXTRAS.get(notebook, {})}
     return Run(notebook, PROFILES[profile](), dataset, seed, devices.resolve(values["device"]), folder, extras)
-
-
-def depth_network(run: Run) -> tuple[DepthNet, str]:
-    """The depth network that 02_depth trained in this run, else the shipped one; and which it is, in words."""
-    path = run.artefact(ARTEFACTS["02_depth"])
-    if path.exists():
-        net, which = load_depth(path), "trained by 02_depth in this run"
-    else:
-        net, which = Detector.from_pretrained("reference", str(run.device)).depth_net, "the shipped reference network"
-    run.note(depth_network=which)
-    return net, which
-
-
-def run_detector(run: Run) -> tuple[Detector, str]:
-    """The detector that 03_segmentation trained in this run, else the shipped one; and which it is, in words."""
-    weights, which = run.artefact(ARTEFACTS["03_segmentation"]), "trained by 03_segmentation in this run"
-    if not weights.exists():
-        weights, which = "reference", "the shipped reference weights"
-    run.note(detector=which)
-    return Detector.from_pretrained(weights, str(run.device)), which
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The camera of a rendered scene: its rays, and the chain from the light at the lens to what a processor shows.
+"""The camera of a rendered scene: its rays, and the way from the light at the lens to what a processor shows.
 
 Letters: b scenes, h × w pixels. Light is linear and without a unit until `expose`; images are RGB in [0, 1].
 """

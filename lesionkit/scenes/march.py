@@ -79,9 +79,9 @@ def coarse_to_fine(tube: Tube, elements: Elements | None, rays: Float[Tensor, "b
     b, _, h, w = rays.shape
     start = torch.full((b, 1, h // 4, w // 4), NEAR_MM, device=rays.device)
     for scale, steps in ((0.25, 44), (0.5, 16), (1.0, 5)):
-        some = F.interpolate(rays, scale_factor=scale, mode="bilinear", align_corners=False) if scale < 1 else rays
-        start = F.interpolate(start, size=some.shape[2:], mode="nearest")
-        depth = march(tube, elements, some.flatten(2), start.flatten(1), steps).view(b, 1, *some.shape[2:])
+        coarse = F.interpolate(rays, scale_factor=scale, mode="bilinear", align_corners=False) if scale < 1 else rays
+        start = F.interpolate(start, size=coarse.shape[2:], mode="nearest")
+        depth = march(tube, elements, coarse.flatten(2), start.flatten(1), steps).view(b, 1, *coarse.shape[2:])
         # the nearest of the neighbours, so that a ray beside an edge never starts behind what it should hit
         start = -F.max_pool2d(-depth, 3, stride=1, padding=1) * 0.98
     depth = polish(tube, elements, rays.flatten(2), depth.flatten(1))

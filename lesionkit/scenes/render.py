@@ -3,7 +3,7 @@
 A camera inside a bent, folded tube; lesions as bumps on its wall; lamps beside the lens. Every scene is drawn from its
 own random stream, keyed by the seed and its number: scene 7 of seed 0 is the same picture whatever the batch, the
 device (up to rounding) or the number of scenes asked for. `config` says what is drawn, `sampling` draws it, `surface`
-is the geometry, `march` finds where rays meet it, `light` is colour and light, `camera` the imaging chain.
+is the geometry, `march` finds where rays meet it, `light` is colour and light, `camera` what a processor makes of it.
 
 Letters: b scenes, h = w = size_px, k elements a scene. Depth in mm along the optical axis, near is small.
 """
@@ -24,7 +24,7 @@ from lesionkit.scenes.camera import Camera, aperture, burn_text, camera_rays, ex
 from lesionkit.scenes.config import MAX_ELEMENTS, SceneConfig
 from lesionkit.scenes.light import Appearance, Light, albedo, ambient_occlusion, radiance
 from lesionkit.scenes.march import coarse_to_fine, length_of, march, normals
-from lesionkit.scenes.sampling import Arrays, SceneParameters, draw
+from lesionkit.scenes.sampling import Arrays, SceneParameters, sample_scenes
 from lesionkit.scenes.surface import Elements, Tube
 
 CHUNK = 16  # scenes rendered at a time: bounds the memory, and fits a processor's cache
@@ -95,8 +95,8 @@ def stream_scenes(
     config, device = config or SceneConfig.standard(), resolve(str(device))
     # a loader takes a number from its generator, which the global one would miss
     how = {"batch_size": chunk_size(size_px, device), "num_workers": workers, "generator": torch.Generator()}
-    for drawn in DataLoader(range(first, first + n), collate_fn=partial(draw, seed, (config,)), **how):
-        yield _render(drawn, size_px, device)
+    for sampled in DataLoader(range(first, first + n), collate_fn=partial(sample_scenes, seed, (config,)), **how):
+        yield _render(sampled, size_px, device)
 
 
 def chunk_size(size_px: int, device: torch.device) -> int:
@@ -117,31 +117,31 @@ def render_variants(
 ) -> Scenes:
     """One scene, number `number` of the stream `seed`, once under each configuration: what differs between the
     pictures is what differs between the configurations. For a handful of them; they are rendered in one go."""
-    return _render(draw(seed, configs, (number,)), size_px, resolve(str(device)))
+    return _render(sample_scenes(seed, configs, (number,)), size_px, resolve(str(device)))
 
 
 @torch.no_grad()
-def _render(drawn: SceneParameters, size_px: int, device: torch.device) -> Scenes:
-    tube, camera = as_tensors(Tube, drawn.tube, device), as_tensors(Camera, drawn.camera, device)
-    look, light = as_tensors(Appearance, drawn.appearance, device), as_tensors(Light, drawn.light, device)
+def _render(sampled: SceneParameters, size_px: int, device: torch.device) -> Scenes:
+    tube, camera = as_tensors(Tube, sampled.tube, device), as_tensors(Camera, sampled.camera, device)
+    look, light = as_tensors(Appearance, sampled.appearance, device), as_tensors(Light, sampled.light, device)
     rays, inside = camera_rays(camera, size_px), aperture(camera, size_px)
-    elements = place_elements(drawn, tube, rays, inside)
+    elements = place_elements(sampled, tube, rays, inside)
     depth = coarse_to_fine(tube, elements, rays)
     points, pixel_mm = (rays * depth[:, None]).flatten(2), depth.flatten(1) * camera.tan_half_view * 2 / size_px
     colour, instance, grain = albedo(tube, elements, look, points, pixel_mm)
     normal = normals(tube, elements, points)
     colour = colour * ambient_occlusion(tube, elements, light, normal, points)[:, None]
     lit = radiance(colour, normal, points, camera.rotation, look, light, grain).view_as(rays)
-    shift = torch.from_numpy(drawn.noise_shift).to(device)
+    shift = torch.from_numpy(sampled.noise_shift).to(device)
     image = burn_text(sensor(expose(lit, camera, inside), camera, shift) * inside, camera, shift)
-    instance, lesions = _visible_lesions(drawn, elements, instance.view_as(inside) * inside.long())
+    instance, lesions = _visible_lesions(sampled, elements, instance.view_as(inside) * inside.long())
     mask, matrix = (instance > 0).float(), intrinsics(camera, size_px)
     return Scenes(image, depth[:, None], mask, lesions, instance.float(), matrix, camera.distortion[:, 0])
 
 
-def place_elements(drawn: SceneParameters, tube: Tube, rays: Tensor, inside: Tensor) -> Elements:
+def place_elements(sampled: SceneParameters, tube: Tube, rays: Tensor, inside: Tensor) -> Elements:
     """Puts every element where a randomly chosen pixel meets the wall, so that it can be seen."""
-    pixels = torch.from_numpy(drawn.candidates).to(rays.device)  # b×k×t×2 in [-1, 1], t tries for each element
+    pixels = torch.from_numpy(sampled.candidates).to(rays.device)  # b×k×t×2 in [-1, 1], t tries for each element
     places = pixels.flatten(1, 2)[:, None]
     found = F.grid_sample(torch.cat([rays, inside], dim=1), places, mode="nearest", align_corners=False)[:, :, 0]
     direction, seen = found[:, :3], found[:, 3]
@@ -154,35 +154,35 @@ def place_elements(drawn: SceneParameters, tube: Tube, rays: Tensor, inside: Ten
     base = base.view(b, 3, k, tries).gather(3, choice[:, None].expand(-1, 3, -1, -1))[..., 0]
     distance, good = (values.gather(2, choice)[:, :, 0] for values in (distance, usable))
     # the lens cannot be inside a lesion: what sits close is kept small
-    return _build_elements(drawn, base, normals(tube, None, base), 0.33 * distance * good)
+    return _build_elements(sampled, base, normals(tube, None, base), 0.33 * distance * good)
 
 
-def _build_elements(drawn: SceneParameters, base: Tensor, up: Tensor, largest: Tensor) -> Elements:
+def _build_elements(sampled: SceneParameters, base: Tensor, up: Tensor, largest: Tensor) -> Elements:
     """base, up: b×3×k; largest: the radius b×k that an element may have."""
     device, base, up = base.device, base.transpose(1, 2), up.transpose(1, 2)
-    shape = {name: torch.from_numpy(values).to(device) for name, values in drawn.shape.items()}
+    shape = {name: torch.from_numpy(values).to(device) for name, values in sampled.shape.items()}
     shape["radius"] = torch.minimum(shape["radius"], largest)
     shape["height"] = shape["height"] * shape["radius"]
     turn = shape.pop("turn")[..., None]
     helper = torch.tensor([0.3, 0.2, 1.0], device=device).expand_as(up)
     side = F.normalize(torch.linalg.cross(up, helper), dim=2)
     along = side * torch.cos(turn) + torch.linalg.cross(up, side) * torch.sin(turn)
-    across, is_lesion = torch.linalg.cross(up, along), torch.from_numpy(drawn.paris != "").to(device)
-    height = drawn.shape["height"]
-    raised, sunk = (tuple(np.flatnonzero(some.any(axis=0)).tolist()) for some in (height > 0, height < 0))
+    across, is_lesion = torch.linalg.cross(up, along), torch.from_numpy(sampled.paris != "").to(device)
+    height = sampled.shape["height"]
+    raised, sunk = (tuple(np.flatnonzero(one.any(axis=0)).tolist()) for one in (height > 0, height < 0))
     return Elements(base, up, along, across, is_lesion=is_lesion, raised=raised, sunk=sunk, **shape)
 
 
 def _visible_lesions(
-    drawn: SceneParameters, elements: Elements, instance: Tensor
+    sampled: SceneParameters, elements: Elements, instance: Tensor
 ) -> tuple[Tensor, tuple[tuple[Lesion, ...], ...]]:
     """Keeps of the instance map what is a lesion and can be seen, and lists those lesions."""
     counts = torch.stack([(instance == i + 1).sum(dim=(1, 2, 3)) for i in range(MAX_ELEMENTS)], dim=1)
     seen = elements.is_lesion & (elements.radius > 0) & (counts >= MIN_VISIBLE_PX)  # b×k
     distance = length_of(elements.base.transpose(1, 2))
     # in the order of Lesion's fields
-    listed = [values.tolist() for values in (drawn.paris, 2 * elements.radius, distance, drawn.strength, counts)]
-    lesions: list[list[Lesion]] = [[] for _ in drawn.paris]
+    listed = [values.tolist() for values in (sampled.paris, 2 * elements.radius, distance, sampled.strength, counts)]
+    lesions: list[list[Lesion]] = [[] for _ in sampled.paris]
     for row, i in seen.nonzero().tolist():
         lesions[row].append(Lesion(*(values[row][i] for values in listed), i + 1))
     kept = F.pad(seen, (1, 0)).gather(1, instance.flatten(1))  # number 0 is no element

@@ -48,7 +48,7 @@ class SceneParameters:
     strength: np.ndarray  # b×k: contrast of each element
 
 
-def draw(seed: int, configs: Sequence[SceneConfig], numbers: Sequence[int]) -> SceneParameters:
+def sample_scenes(seed: int, configs: Sequence[SceneConfig], numbers: Sequence[int]) -> SceneParameters:
     """The scenes with these numbers of the stream `seed`, all of them under each of the configurations."""
     scenes = [SceneSampler(seed, number, config) for config in configs for number in numbers]
 
@@ -70,7 +70,7 @@ def draw(seed: int, configs: Sequence[SceneConfig], numbers: Sequence[int]) -> S
 
 
 class SceneSampler:
-    """Every random number of scene `number` of the stream `seed`, drawn in a fixed order from its own generators."""
+    """Every random number of scene `number` of the stream `seed`, sampled in a fixed order from its own generators."""
 
     def __init__(self, seed: int, number: int, config: SceneConfig):
         self.config, self.rng = config, np.random.default_rng([seed, number])

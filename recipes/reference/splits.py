@@ -44,5 +44,5 @@ def _elsewhere(part: str) -> dict[str, tuple[Sample, ...]]:
     if part != "test":
         raise InvalidData(f"the sets from elsewhere have no {part} part: measure them with --part test")
     here = {row["name"] for row in status() if row["present"]}
-    some = {label: name for label, name in ELSEWHERE.items() if name in here}
-    return {label: open_dataset(name).samples for label, name in (some or ELSEWHERE).items()}  # with none, says so
+    present = {label: name for label, name in ELSEWHERE.items() if name in here}
+    return {label: open_dataset(name).samples for label, name in (present or ELSEWHERE).items()}  # with none, says so

@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from lesionkit.detect import Job, UsageError, find_inputs, reading
-from lesionkit.detect.outputs import RESULTS
+from lesionkit.detect.outputs import ENDINGS, RESULTS
+from lesionkit.fusion import Detection
 
 SIZE_HW = (20, 30)
 
@@ -25,16 +26,16 @@ class Lesion:
     score: float = 0.75
 
 
-@dataclass
-class Found:
-    image: np.ndarray
-    lesions: list = field(default_factory=lambda: [Lesion()])
+class Found(Detection):
+    """A detection of the red half, with one lesion and a red overlay."""
 
-    @property
-    def mask(self):
-        return self.image[..., 0] > 127  # the red half
+    def __init__(self, image: np.ndarray):
+        red = image[..., 0].astype(np.float32) / 255
+        super().__init__(image, probability=red, depth=1 + red, attention=(red,) * 5, threshold=0.5)
 
-    def overlay(self):
+    lesions = (Lesion(),)
+
+    def overlay(self) -> np.ndarray:
         return np.full_like(self.image, (250, 0, 0))
 
 
@@ -235,7 +236,7 @@ def test_a_second_call_into_the_inputs_folder_sees_the_same_inputs(tmp_path):
 def test_masks_overlays_and_entries_are_as_the_contract_says(tmp_path):
     image, out = half_red(tmp_path / "a.png"), tmp_path / "out"
     entries = detect(out, image)
-    assert sorted(path.name for path in out.iterdir()) == ["a_mask.png", "a_overlay.jpg", RESULTS]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*(f"a{ending}" for ending in ENDINGS), RESULTS])
     mask = cv2.imread(str(out / "a_mask.png"), cv2.IMREAD_UNCHANGED)
     assert mask.shape == SIZE_HW
     assert mask.dtype == np.uint8
@@ -303,7 +304,9 @@ def test_a_result_that_cannot_be_written_leaves_neither_picture(tmp_path):
     entries = detect(out, tmp_path / "a.png", tmp_path / "b.png")
     assert "cannot be written" in entries[0]["error"]
     assert "error" not in entries[1]
-    assert sorted(path.name for path in out.iterdir()) == ["a_overlay.jpg", "b_mask.png", "b_overlay.jpg", RESULTS]
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["a_overlay.jpg", *(f"b{ending}" for ending in ENDINGS), RESULTS]
+    )
 
 
 def test_every_nth_frame_of_a_video(tmp_path):

@@ -20,7 +20,7 @@ from lesionkit.scenes.camera import Camera, aperture, camera_rays
 from lesionkit.scenes.config import MAX_ELEMENTS
 from lesionkit.scenes.march import NEAR_MM, coarse_to_fine, evaluated_by, march, scene_function
 from lesionkit.scenes.render import as_tensors, place_elements
-from lesionkit.scenes.sampling import draw
+from lesionkit.scenes.sampling import sample_scenes
 from lesionkit.scenes.surface import FAR_MM, Tube, inside
 
 NAMES = ("basic", "standard", "hard", "examination", "blind_end")
@@ -220,7 +220,7 @@ def test_the_camera_matrix_projects_depth_back_to_its_pixels(change):
     """Points from depth, rays and lens; matrix and distortion take them back to where they were seen."""
     config = replace(SMOOTH, **change)
     scene = render_scenes(2, 64, 1, "cpu", config)
-    lens = as_tensors(Camera, draw(1, [config], range(2)).camera, torch.device("cpu"))
+    lens = as_tensors(Camera, sample_scenes(1, [config], range(2)).camera, torch.device("cpu"))
     rays = camera_rays(replace(lens, rotation=torch.eye(3).expand(2, 3, 3)), 64)
     x, y, z = (rays * scene.depth).unbind(1)
     fx, fy = scene.intrinsics[:, 0, 0, None, None], scene.intrinsics[:, 1, 1, None, None]
@@ -241,7 +241,7 @@ def test_lookalikes_are_no_lesions():
     assert not any(with_them.lesions)
     changed = (with_them.depth - without.depth).abs().amax(dim=(1, 2, 3))
     assert (changed > 0.3).float().mean() > 0.3
-    heights = draw(5, [config], range(40)).shape["height"]
+    heights = sample_scenes(5, [config], range(40)).shape["height"]
     assert heights.min() < 0 < heights.max()
 
 
@@ -307,7 +307,7 @@ def test_slices_and_joins_keep_lesions_with_their_pictures(some):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_drawn_scenes_depth_is_that_of_a_long_plain_march(name):
     """Against 300 short steps from the lens, without the shortcuts of `coarse_to_fine`."""
-    drawn, cpu = draw(0, [CONFIGS[name]], range(2)), torch.device("cpu")
+    drawn, cpu = sample_scenes(0, [CONFIGS[name]], range(2)), torch.device("cpu")
     tube, camera = as_tensors(Tube, drawn.tube, cpu), as_tensors(Camera, drawn.camera, cpu)
     rays = camera_rays(camera, 64)
     elements = place_elements(drawn, tube, rays, aperture(camera, 64))
