@@ -82,9 +82,8 @@ def test_begin_refuses_a_file_as_run_dir(tmp_path):
 def test_only_notebook_three_has_guidance(tmp_path):
     assert begin(tmp_path, "03_segmentation", guidance="learned").extras == {"guidance": "learned"}
     assert begin(tmp_path, guidance="learned").extras == {}
-    with pytest.raises(
-        runs.ParameterError, match=f"{', '.join(name for name, kind in GUIDANCE.items() if kind.alone)}$"
-    ):
+    alone = ", ".join(name for name, kind in GUIDANCE.items() if kind.alone)
+    with pytest.raises(runs.ParameterError, match=f"{alone}$"):
         begin(tmp_path, "03_segmentation", guidance="hope")
     with pytest.raises(runs.ParameterError, match="does not define guidance"):
         begin(tmp_path, "03_segmentation")
