@@ -69,6 +69,8 @@ def rendered_frames(
     """Rendered scenes as frames, on the CPU. The view is taken from the picture, as on a real image. device: renders
     them, but for MPS, where the renderer was never tried: there the CPU does. stream: where they come from; a cache of
     what `stream_scenes` gives, say."""
+    if part not in STREAMS:
+        raise datasets.InvalidData(f"scenes have no part {part!r}: choose one of {', '.join(STREAMS)}")
     renderer, lesions = "cpu" if str(device) == "mps" else str(device), ()
     channels = {"raw": 3, "image": 3, "mask": 1, "view": 1, "depth": 1}
     # filled chunk by chunk, since joining chunks would need twice the memory

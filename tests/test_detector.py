@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 from torch import nn
 
-from lesionkit import detector as room
 from lesionkit.depth import DepthNet
-from lesionkit.detector import Detector, DetectorConfig, ImageError, WeightsError, fused
+from lesionkit.detector import Detector, DetectorConfig, ImageError, WeightsError, fused, load_depth, save_depth
 from lesionkit.encoders import ENCODERS, make_encoder
 from lesionkit.segmentation import DepthGuidedSegmenter
 
@@ -338,9 +337,9 @@ def test_nothing_is_ever_unpickled(saved, monkeypatch):
 
 
 def test_a_depth_network_alone_comes_back(detector, tmp_path):
-    path = room.save_depth(detector.depth_net, tmp_path / "depth.safetensors")
-    again, image = room.load_depth(path), torch.rand(1, 3, 64, 64)
+    path = save_depth(detector.depth_net, tmp_path / "depth.safetensors")
+    again, image = load_depth(path), torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(again(image).target, detector.depth_net(image).target, rtol=1e-4, atol=1e-4)
     with pytest.raises(WeightsError, match="no weight file"):
-        room.load_depth(tmp_path / "nothing.safetensors")
+        load_depth(tmp_path / "nothing.safetensors")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lesionkit import frames as room
+from lesionkit import datasets, frames
 from lesionkit.frames import Frames, join, lesion_free_crops, load_frames, rendered_frames
 from lesionkit.preprocess import crop_resize, preprocess, view_box
 from lesionkit.scenes import SceneConfig, render_scenes, stream_scenes
@@ -55,7 +55,7 @@ def test_a_gpu_renders_and_the_frames_are_on_the_cpu(device, renderer):
 
 
 def test_rendered_frames_are_the_scenes_seen_through_preprocessing(some):
-    scenes = render_scenes(6, SIZE, room.STREAMS["train"], "cpu", SceneConfig.basic())
+    scenes = render_scenes(6, SIZE, frames.STREAMS["train"], "cpu", SceneConfig.basic())
     seen = preprocess(scenes.image, SIZE)
     torch.testing.assert_close(some.image, seen.image)
     torch.testing.assert_close(some.view, seen.view)
@@ -138,3 +138,10 @@ def test_lesion_free_crops_show_no_lesion(some):
 def test_frames_filled_by_lesions_give_none(some):
     full = Frames(some.raw, some.image, torch.ones_like(some.mask), some.view, some.names)
     assert len(lesion_free_crops(full, 4)) == 0
+
+
+@pytest.mark.parametrize("dataset", ["scenes", "folder"])
+def test_a_part_that_is_none_names_the_parts(dataset, request):
+    dataset = request.getfixturevalue("folder") if dataset == "folder" else dataset
+    with pytest.raises(datasets.InvalidData, match="no part 'trian': choose one of train, validation, test"):
+        load_frames(dataset, "trian", 1, SIZE)

@@ -6,8 +6,20 @@ import pytest
 import torch
 from scipy import ndimage
 
-from lesionkit import preprocess as room
-from lesionkit.preprocess import ImageError, crop_resize, preprocess, view_box
+from lesionkit.preprocess import (
+    ImageError,
+    check,
+    close_gaps,
+    crop_resize,
+    dilate,
+    even_colour,
+    even_exposure,
+    highlight_mask,
+    preprocess,
+    soften_highlights,
+    view_box,
+    view_mask,
+)
 
 TISSUE = torch.tensor([0.6, 0.35, 0.3]).view(3, 1, 1)
 
@@ -51,7 +63,7 @@ def test_a_black_box_in_a_corner_is_inside_the_box_but_no_content():
     image = frame(96, 96, (0, 0, 96, 96))
     image[:, :, 64:, :32] = 0  # the position image of some processors
     assert view_box(image).tolist() == [[0, 0, 96, 96]]
-    view = room.view_mask(image)[0, 0]
+    view = view_mask(image)[0, 0]
     assert view[70:, :26].sum() == 0
     assert view[:60].mean() == 1
     assert view[70:, 36:].mean() == 1
@@ -60,19 +72,19 @@ def test_a_black_box_in_a_corner_is_inside_the_box_but_no_content():
 def test_a_dark_lumen_is_content():
     image = frame(96, 96, (0, 0, 96, 96))
     image[:, :, 40:60, 40:60] = 0
-    assert room.view_mask(image).mean() == 1
+    assert view_mask(image).mean() == 1
 
 
 def test_a_lumen_that_runs_out_of_the_frame_leaves_no_gap():
     """Below the middle of the lumen nothing is bright, in three columns down to the edge."""
     image = frame(96, 96, (0, 0, 96, 96))
     image[:, :, 40:96, 47:50] = 0
-    assert room.view_mask(image).mean() == 1
+    assert view_mask(image).mean() == 1
     octagon = torch.ones(1, 1, 96, 96)
     octagon *= (torch.arange(96)[:, None] + torch.arange(96)[None] > 30).float()
-    assert torch.equal(room.view_mask(frame(96, 96, (0, 0, 96, 96)) * octagon), octagon)  # its corners stay
+    assert torch.equal(view_mask(frame(96, 96, (0, 0, 96, 96)) * octagon), octagon)  # its corners stay
     image[:, :, 40:96, 20:80] = 0  # a wide dark region may as well be a surround
-    assert room.view_mask(image)[0, 0, 60:, 40:60].sum() == 0
+    assert view_mask(image)[0, 0, 60:, 40:60].sum() == 0
 
 
 def test_closing_and_growing_are_the_textbooks():
@@ -81,11 +93,11 @@ def test_closing_and_growing_are_the_textbooks():
     mask = (torch.nn.functional.avg_pool2d(torch.rand(1, 1, 40, 61), 5, 1, 2) > 0.52).float()
     array, square = mask[0, 0].bool().numpy(), np.ones((5, 5), bool)
     assert 0.1 < array.mean() < 0.9
-    grown = room.dilate(mask, 5)[0, 0].bool().numpy()
+    grown = dilate(mask, 5)[0, 0].bool().numpy()
     np.testing.assert_array_equal(grown, ndimage.binary_dilation(array, square))
     wide = np.pad(array, 20)
     closed = ndimage.binary_closing(wide, np.ones((9, 9), bool))[20:-20, 20:-20]
-    np.testing.assert_array_equal(room.close_gaps(mask)[0, 0].bool().numpy(), closed)
+    np.testing.assert_array_equal(close_gaps(mask)[0, 0].bool().numpy(), closed)
 
 
 def test_a_black_frame_with_a_line_of_text_is_kept_whole():
@@ -140,7 +152,7 @@ def test_nearest_places_pixels_as_the_images_crop_does_and_mixes_none():
 @pytest.mark.parametrize("level", [0.25, 0.45, 0.6])
 def test_exposure_reaches_the_target_and_keeps_the_order(level):
     image = torch.linspace(0.8, 1.2, 64).view(1, 1, 1, 64).expand(1, 3, 64, 64) * level
-    even = room.even_exposure(image, ones(image))
+    even = even_exposure(image, ones(image))
     assert even.mean().item() == pytest.approx(0.45, abs=0.01)
     assert bool((even[0, 0, 0].diff() > 0).all())
 
@@ -148,7 +160,7 @@ def test_exposure_reaches_the_target_and_keeps_the_order(level):
 def test_exposure_looks_at_the_content_only():
     image = torch.full((1, 3, 64, 64), 0.3)
     image[..., :32] = 0
-    even = room.even_exposure(image, (image[:, :1] > 0).float())
+    even = even_exposure(image, (image[:, :1] > 0).float())
     assert even[..., 32:].mean().item() == pytest.approx(0.45, abs=1e-4)
     assert even[..., :32].sum() == 0
 
@@ -156,14 +168,14 @@ def test_exposure_looks_at_the_content_only():
 def test_exposure_is_one_curve_for_the_whole_image():
     """What is twice as bright stays brighter by one rule everywhere: depth is read from brightness."""
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.05
-    even = room.even_exposure(image, ones(image))
+    even = even_exposure(image, ones(image))
     gamma = torch.log(even) / torch.log(image)
     torch.testing.assert_close(gamma, gamma.mean().expand_as(gamma), rtol=1e-4, atol=0)
 
 
 def test_a_colour_cast_is_halved():
     image = torch.tensor([0.62, 0.42, 0.35 * 1.44]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
-    red, green, blue = room.even_colour(image, ones(image)).mean(dim=(0, 2, 3))
+    red, green, blue = even_colour(image, ones(image)).mean(dim=(0, 2, 3))
     assert (blue / red).item() == pytest.approx(0.35 / 0.62 * 1.2, rel=1e-4)  # the root of 1.44 remains
     assert (green / red).item() == pytest.approx(0.42 / 0.62, rel=1e-4)
 
@@ -172,7 +184,7 @@ def test_a_highlight_is_filled_and_the_rest_is_unchanged():
     image = TISSUE.expand(3, 96, 96)[None].clone()
     clean = image.clone()
     image[..., 40:44, 50:54] = 0.97
-    soft = room.soften_highlights(image, ones(image))
+    soft = soften_highlights(image, ones(image))
     assert (soft - clean)[..., 40:44, 50:54].abs().max() < 0.02
     beyond = torch.ones(96, 96, dtype=torch.bool)
     beyond[36:48, 46:58] = False
@@ -181,10 +193,10 @@ def test_a_highlight_is_filled_and_the_rest_is_unchanged():
 
 def test_bright_tissue_and_coloured_spots_are_no_highlights():
     image = torch.full((1, 3, 64, 64), 0.7)  # bright everywhere: nothing stands out
-    assert room.highlight_mask(image).sum() == 0
+    assert highlight_mask(image).sum() == 0
     spot = TISSUE.expand(3, 64, 64)[None].clone()
     spot[:, :, 30:33, 30:33] = torch.tensor([1.0, 0.65, 0.1]).view(3, 1, 1)  # residue, yellow
-    assert room.highlight_mask(spot).sum() == 0
+    assert highlight_mask(spot).sum() == 0
 
 
 # --- the whole step
@@ -231,4 +243,4 @@ def test_bad_input_is_one_line(image, size, words):
 def test_a_wrong_shape_is_named(shape):
     # `check` is what users meet; under pytest the annotation of `preprocess` would be faster
     with pytest.raises(ImageError, match="×".join(map(str, shape))):
-        room.check(torch.zeros(shape), 64)
+        check(torch.zeros(shape), 64)
