@@ -311,7 +311,7 @@ def test_other_models_are_refused(kind):
 
 def test_without_transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    assert refused().endswith("pip install lesionkit[depth]")
+    assert refused().endswith("pip install -e '.[depth]'")
 
 
 def test_a_user_offline_reads_one_sentence_and_does_not_wait(transformers, tmp_path):
