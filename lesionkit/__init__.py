@@ -4,6 +4,8 @@ from importlib import import_module
 from importlib.metadata import version
 from pkgutil import iter_modules
 
+__all__ = ["Detection", "Detector", "__version__"]
+
 __version__ = version("lesionkit")
 MODULES = {module.name for module in iter_modules(__path__)}
 
@@ -19,4 +21,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({"Detection", "Detector", "__version__", *MODULES})
+    return sorted({*__all__, *MODULES})

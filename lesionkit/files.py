@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +38,16 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON knows it: numpy's and torch's values become lists and numbers, NaN and infinities None. Floats
-    keep every digit: equal runs must give equal records. Raises TypeError for the rest."""
-
-    def listed(odd: Any) -> Any:
-        if hasattr(odd, "tolist"):
-            return odd.tolist()
-        raise TypeError(f"a record cannot hold a {type(odd).__name__} ({odd!r:.80}); paths go to run.note(...)")
-
-    return json.loads(json.dumps(value, default=listed), parse_constant=lambda _: None)
+    """`value` as JSON knows it: numpy's and torch's values become lists and numbers, keys text, NaN and infinities
+    None. Floats keep every digit: equal runs must give equal records. Raises TypeError for the rest."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    raise TypeError(f"a record cannot hold a {type(value).__name__} ({value!r:.80}); paths go to run.note(...)")

@@ -351,3 +351,9 @@ def test_no_committed_file_shows_a_path_of_a_machine(tracked):
 def test_every_figure_stands_beside_its_data():
     pictures = [path for path in (ROOT / "figures").glob("*.png") if not path.name.startswith("explorer_")]
     assert [path.name for path in pictures if not path.with_suffix(".csv").is_file()] == []
+
+
+def test_a_star_import_brings_the_detector_and_nothing_else():
+    names: dict = {}
+    exec("from lesionkit import *", names)
+    assert set(names) - {"__builtins__"} == {"Detector", "Detection", "__version__"}

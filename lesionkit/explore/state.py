@@ -156,8 +156,9 @@ class ExplorerState:
     def change(self, step: Hashable = None, **changes: Any) -> None:
         """Any fields of `Choice`. Changes of one `step` in a row (a slider being dragged) are undone together; what
         changes in VIEW alone is saved, but no step. Paint and point go with their image."""
-        before, image = self.now.image, changes.get("image", self.now.image)
-        if getattr(image, "seed", image) != getattr(before, "seed", before):  # the same scene may look otherwise
+        pair = (self.now.image, changes.get("image"))
+        same_scene = all(isinstance(one, SceneImage) for one in pair) and pair[0].seed == pair[1].seed
+        if pair[1] is not None and not same_scene:  # an image that is opened again begins anew as well
             changes = {"strokes": (), "point": None, "zoom": Choice.zoom} | changes
         now = build(Choice, vars(self.now) | changes, "the state")
         if now == self.now:
@@ -244,17 +245,19 @@ class ExplorerState:
     def load_json(self, text: str, upload: bytes | None = None) -> None:
         """What `to_json` gave; one step to undo. upload: the file's bytes, where the state is about an own image."""
         try:
-            given = vars(self._default) | json.loads(text)
-        except (ValueError, TypeError) as error:
+            given = json.loads(text)
+        except ValueError as error:
             raise StateError(f"this is no saved state, which is an object in JSON: {error}") from None
-        choice = build(Choice, given, "the state")
+        require(isinstance(given, dict), "a saved state", given, "an object in JSON")
+        choice = build(Choice, vars(self._default) | given, "the state")
         if isinstance(choice.image, UploadImage) and choice.image not in self._uploads:
             self._uploads[choice.image] = choice.image.load(upload)
         self.change(None, **vars(choice))
 
     @classmethod
     def from_json(cls, detector: Detector, text: str, upload: bytes | None = None, **options: Any) -> "ExplorerState":
-        """A new state from what `to_json` gave. Raises StateError."""
+        """A new state from what `to_json` gave. Raises StateError for one that is none, DatasetError for
+        images that are not here."""
         state = cls(detector, **options)
         state.load_json(text, upload)
         state._steps, state._at = [state.now], 0

@@ -95,7 +95,7 @@ class Explorer(widgets.HBox):
     detector: any `Detector`. dataset: a data set to choose images of, beside rendered scenes and own files; it begins
     with its first one, unless `image` or `state` says another. state: JSON that an explorer saved; upload: the bytes of
     the own image that it is about. options: of `ExplorerState`, weights="…" and image, such as SceneImage(seed=7).
-    Raises StateError for a state that is none.
+    Raises StateError for a state that is none, DatasetError for images that are not here.
     """
 
     def __init__(

@@ -64,12 +64,16 @@ class Run:
     def artefact(self, name: str) -> Path:
         """DIR/artefacts/`name`, to read or to write; its folder exists."""
         self._artefacts.add(name)
-        return self.dir / "artefacts" / name
+        path = self.dir / "artefacts" / name
+        path.parent.mkdir(parents=True, exist_ok=True)  # a reader may clear the run's folder under a live kernel
+        return path
 
     @property
     def figures(self) -> Path:
         """DIR/figures, which exists."""
-        return self.dir / "figures"
+        folder = self.dir / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     @property
     def checkpoint(self) -> Path | None:

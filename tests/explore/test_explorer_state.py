@@ -379,6 +379,21 @@ def test_uploads_of_every_colour_kind_become_rgb(state):
     assert state.shown.loaded.image.max() > 190
 
 
+def test_an_image_that_is_opened_again_begins_anew(state):
+    state.load_upload(encoded(noise(90, 120, 3)), "own.png")
+    for again in (lambda: state.load_upload(encoded(noise(90, 120, 3)), "own.png"), state.choose_upload):
+        state.paint([[30, 30]], 8)
+        state.click(20, 20)
+        again()
+        assert (state.now.strokes, state.now.point) == ((), None)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"scene"', "null"])
+def test_json_that_is_no_object_is_no_state(state, text):
+    with pytest.raises(StateError, match=r"a saved state is .*, but must be an object in JSON"):
+        state.load_json(text)
+
+
 def test_a_large_upload_is_reduced_and_keeps_its_shape(state):
     state.load_upload(encoded(cv2.resize(noise(40, 60, 3), (3000, 2000)), ".jpg"), "large.jpg")
     assert state.shown.loaded.image.shape == (683, 1024, 3)

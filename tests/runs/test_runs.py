@@ -2,7 +2,9 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -133,6 +135,14 @@ def test_default_dirs_keep_different_runs_apart(tmp_path, monkeypatch):
     assert runs.default_dir("quick", "scenes", 0).parent == runs.notebooks_dir().parent / "runs"
 
 
+def test_a_run_goes_on_after_its_folder_was_cleared(tmp_path):
+    run = begin(tmp_path)
+    shutil.rmtree(run.dir)
+    run.artefact("below/weights.txt").write_text("w")
+    (run.figures / "figure.txt").write_text("f")
+    assert run.finish({}).is_file()
+
+
 def test_a_record_holds_plain_values_and_every_digit(tmp_path):
     third = 1 / 3
     path = begin(tmp_path).finish(
@@ -143,6 +153,7 @@ def test_a_record_holds_plain_values_and_every_digit(tmp_path):
             "count": np.int64(4),
             "torch": torch.tensor([1.0, float("inf")]),
             "table": [{"ok": np.bool_(True)}],
+            "by size": MappingProxyType({np.int64(3): 1, None: 2}),
         }
     )
     record = json.loads(path.read_text())
@@ -154,6 +165,7 @@ def test_a_record_holds_plain_values_and_every_digit(tmp_path):
         "count": 4,
         "torch": [1.0, None],
         "table": [{"ok": True}],
+        "by size": {"3": 1, "None": 2},
     }
     assert record["parameters"] == {"profile": "smoke", "dataset": "scenes", "seed": 3}
     assert record["environment"]["peak_memory_mb"] > 50
