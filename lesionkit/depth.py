@@ -9,7 +9,7 @@ logarithms, so that a local correction is a *factor*: +0.1 means ten per cent fu
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import kornia
 import torch
@@ -24,6 +24,7 @@ PARTS = ("global", "local", "refinement")
 TYPICAL_MM = 30.0  # where the untrained network starts: the middle of a colonoscope's working range
 LOG_SPAN = 4.0  # depths stay within TYPICAL_MM · e^±4, so that half precision cannot overflow
 LUMINANCE_WEIGHTS = (0.2126, 0.7152, 0.0722)  # of linear RGB, Rec. 709
+RELIEF_SCALES = (1 / 64, 1 / 32, 1 / 16, 1 / 8)  # how wide the surroundings are, of the width
 DARKEST = 1e-3  # of white: below a camera's noise; no depth is more than about 30 times the nearest
 
 
@@ -49,6 +50,7 @@ class DepthConfig:
     decoder_channels: tuple[int, ...] = (96, 64, 40, 24)  # from 1/32 of what the global network sees up to 1/2
     local_channels: int = 12  # full resolution is dear: 12 channels cost as much as 48 at a quarter
     parts: tuple[str, ...] = PARTS  # an ablation leaves some out; what is left out adds nothing to the sum
+    sees_px: int = 0  # smaller images are enlarged to this edge for the network: relief needs pixels
 
 
 def check_size(image: Float[Tensor, "b 3 h w"]) -> tuple[int, int]:
@@ -60,6 +62,7 @@ def check_size(image: Float[Tensor, "b 3 h w"]) -> tuple[int, int]:
 
 
 def up_to(features: Tensor, like: Tensor) -> Tensor:
+    """Resized to the height and width of `like`."""
     return F.interpolate(features, size=like.shape[2:], mode="bilinear", align_corners=False)
 
 
@@ -112,13 +115,22 @@ class DepthNet(nn.Module):
         config = config or DepthConfig()
         if not config.parts or not set(config.parts) <= set(PARTS):
             raise DepthError(f"parts are {config.parts}: name at least one of {', '.join(PARTS)}")
-        width = config.local_channels
+        width, self.sees_px = config.local_channels, config.sees_px
         self.global_net = GlobalDepth(config, pretrained) if "global" in config.parts else None
         self.local_net = LocalDepth(3, width) if "local" in config.parts else None
         self.refine_net = LocalDepth(4, width) if "refinement" in config.parts else None
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> DepthMaps:
         h, w = check_size(image)
+        larger = self.sees_px / min(h, w)
+        if larger <= 1:
+            return self._maps(image)
+        size = [STRIDE * math.ceil(n * larger / STRIDE) for n in (h, w)]
+        maps = self._maps(F.interpolate(image, size=size, mode="bilinear", align_corners=False))
+        return DepthMaps(*(up_to(getattr(maps, field.name), image) for field in fields(maps)))
+
+    def _maps(self, image: Float[Tensor, "b 3 h w"]) -> DepthMaps:
+        h, w = image.shape[2:]
         if self.training and len(image) == 1 and max(h, w) < 4 * STRIDE:
             raise DepthError(f"cannot train on one image of {w}×{h}: give at least two, or {4 * STRIDE} pixels")
         centred, nothing = image * 2 - 1, torch.zeros_like(image[:, :1])
@@ -140,9 +152,42 @@ def to_depth(log_depth: Tensor) -> Tensor:
 
 
 def gradient_magnitude(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """How strongly depth changes at each pixel [21]: the gradient's length of the log depth, per pixel (Sobel)."""
+    """The length of the log depth's gradient, per pixel (Sobel)."""
     gradient = kornia.filters.spatial_gradient(torch.log(depth.clamp_min(1e-3)), mode="sobel")
-    return gradient.square().sum(dim=2).sqrt()
+    return gradient.square().sum(dim=2).clamp_min(1e-12).sqrt()  # of zero it would have no gradient
+
+
+def relief(depth: Float[Tensor, "b 1 h w"], scale: float) -> Float[Tensor, "b 1 h w"]:
+    """How far the tissue stands out of its surroundings, as a share of its distance: q / G(q) − 1, q = 1/d, G the
+    `local_mean`. In a pinhole view q is affine in the pixel coordinates for any plane, so this is zero on a wall
+    however oblique, positive on a bump, negative in a hollow. scale: how wide the surroundings are, of the width."""
+    q = 1 / depth
+    # the mean's tilted weights could make it negative at the frame's border beside a step: as far as anything there
+    return q / torch.maximum(local_mean(q, scale), q.amin(dim=(2, 3), keepdim=True)) - 1
+
+
+def squash(change: Tensor) -> Tensor:
+    """Into [−1, 1], a tenth to 0.76: lesions stand out by some hundredths, folds by any amount."""
+    return torch.tanh(10 * change)
+
+
+def local_mean(maps: Float[Tensor, "b 1 h w"], scale: float) -> Float[Tensor, "b 1 h w"]:
+    """Gaussian means of standard deviation `scale` × the width. What lies beyond the frame has no part in them, and an
+    affine map is its own mean, up to the border."""
+    down, across = (_mean_weights(n, scale * maps.shape[-1], maps) for n in maps.shape[2:])
+    with torch.autocast(maps.device.type, enabled=False):  # relief is a small difference of two large numbers
+        return down @ maps @ across.T
+
+
+def _mean_weights(n: int, sigma_px: float, like: Tensor) -> Float[Tensor, "n n"]:
+    """Row i: the weights of n pixels in the mean at pixel i. A Gaussian, tilted where the frame cuts it off so that its
+    centre stays at i (local linear regression)."""
+    at = torch.arange(n, device=like.device, dtype=like.dtype)
+    away = at - at[:, None]
+    bell = torch.exp(-0.5 * (away / sigma_px) ** 2)
+    first, second = (bell * away).sum(1, keepdim=True), (bell * away**2).sum(1, keepdim=True)
+    tilted = bell * (second - first * away)
+    return tilted / tilted.sum(1, keepdim=True)
 
 
 def luminance_depth(image: Float[Tensor, "b 3 h w"], blur: float = 0.01) -> Float[Tensor, "b 1 h w"]:

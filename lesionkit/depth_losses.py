@@ -1,4 +1,4 @@
-"""The losses of the depth network: is the shape right, and are its edges in the right place.
+"""The losses of the depth network: is the shape right, are its edges in the right place, does it keep what stands out.
 
 d and d* are the predicted and the true depth, both positive; g = log d − log d*. Each takes `prediction` and `depth`
 b×1×h×w and `valid`, where the true depth is known, and returns a scalar: one value per image, then the mean over the
@@ -8,6 +8,8 @@ batch. Half-precision input is computed in float32. ValueError when the shapes d
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from lesionkit.depth import RELIEF_SCALES, relief, squash
 
 Depth = Float[Tensor, "b 1 h w"]
 Valid = Bool[Tensor, "b 1 h w"] | Float[Tensor, "b 1 h w"]  # True or 1 where the true depth is known
@@ -41,6 +43,22 @@ def gradient_matching(prediction: Depth, depth: Depth, valid: Valid, scales: int
         along_y = _mean_where(kept.diff(dim=2).abs(), sure[..., 1:, :] & sure[..., :-1, :])
         per_scale.append((along_x + along_y).mean())
     return torch.stack(per_scale).mean()
+
+
+def relief_matching(prediction: Depth, depth: Depth, weight: Valid) -> Scalar:
+    """Mean of |f(r) − f(r*)|, r the `depth.relief` at each of its four scales and f its `squash`: what the attention is
+    fed. To miss a low lesion costs as much as to raise one where there is none, a few hundredths as much as a whole
+    fold. A plane costs nothing, however far or oblique. weight: what a pixel counts, 0 where nothing is seen; the true
+    depth must be known everywhere, since surroundings reach beyond what is seen. In [0, 2].
+    """
+    if not prediction.shape == depth.shape == weight.shape:
+        raise ValueError(
+            f"prediction, depth and weight must have one shape, not {tuple(prediction.shape)}, "
+            f"{tuple(depth.shape)}, {tuple(weight.shape)}"
+        )
+    d, d_true, weight = prediction.float(), depth.float(), weight.float()
+    off = sum((squash(relief(d, s)) - squash(relief(d_true, s))).abs() for s in RELIEF_SCALES) / len(RELIEF_SCALES)
+    return ((off * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1)).mean()
 
 
 def _log_ratio(prediction: Depth, depth: Depth, valid: Valid) -> tuple[Depth, Bool[Tensor, "b 1 h w"]]:

@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lesionkit import fusion
-from lesionkit.depth import DepthNet
+from lesionkit.depth import DepthConfig, DepthNet
 from lesionkit.devices import resolve
 from lesionkit.files import write_bytes
+from lesionkit.first_branch import give_first_branch
 from lesionkit.fusion import Detection
 from lesionkit.preprocess import STRIDE, ImageError, preprocess
 from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
 
+LARGEST_PX = 4096  # to which a depth network's image may be enlarged
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -39,6 +41,7 @@ class DetectorConfig:
     """What a weight file carries in its header beside the weights."""
 
     size_px: int = 256  # the networks' input; a multiple of 32
+    depth_px: int = 256  # the depth network sees smaller images enlarged to this edge
     guidance: str = "depth"
     encoder: str = "efficientnet-lite0"
     threshold: float = 0.5  # fixed on a validation part, see the model card
@@ -52,7 +55,7 @@ class Detector:
         self.device = resolve(str(device))
         self.depth_net = depth.to(self.device, memory_format=torch.channels_last).eval()
         self.segmenter = segmenter.to(self.device, memory_format=torch.channels_last).eval()
-        self.config, self.threshold = config, config.threshold
+        self.config, self.threshold, self.depth_net.sees_px = config, config.threshold, config.depth_px
         self.running = (self.depth_net, self.segmenter)  # what `maps` runs
 
     @classmethod
@@ -65,6 +68,8 @@ class Detector:
         try:
             config = _configuration(json.loads(header["lesionkit"]))
             segmenter = DepthGuidedSegmenter(config.guidance, config.encoder, pretrained=False)
+            if any(name.startswith("segmenter.depth_features.stages.") for name in tensors):
+                give_first_branch(segmenter)
         except (AttributeError, ValueError) as error:
             raise WeightsError(f"{path} has a configuration that cannot be used here: {error}") from None
         depth = DepthNet(pretrained=False)
@@ -154,15 +159,16 @@ def fused(net: nn.Module) -> nn.Module:
 
 
 def save_depth(net: DepthNet, path: Path) -> Path:
-    """The weights of a depth network alone, as safetensors."""
-    write_bytes(path, save(_tensors(net)))
+    """The weights of a depth network alone, as safetensors, and how large it sees an image."""
+    write_bytes(path, save(_tensors(net), {"sees_px": str(net.sees_px)}))
     return path
 
 
 def load_depth(path: Path) -> DepthNet:
     """What `save_depth` wrote. Raises WeightsError."""
-    net = DepthNet(pretrained=False)
-    _load_strictly(net, _open(path)[1], path)
+    header, tensors = _open(path)
+    net = DepthNet(DepthConfig(sees_px=int(header.get("sees_px", 0))), pretrained=False)
+    _load_strictly(net, tensors, path)
     return net.eval()
 
 
@@ -183,7 +189,7 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 def _configuration(values: dict) -> DetectorConfig:
     """What a header says, with every name, type and range checked. Raises ValueError."""
-    kinds = DetectorConfig.__annotations__
+    kinds, values = DetectorConfig.__annotations__, {"depth_px": 0} | values  # older files have none: not enlarged
     wrong = [f"{name} {value!r}" for name, value in values.items() if not isinstance(value, kinds.get(name, ()))]
     if wrong:
         raise ValueError(", ".join(wrong))
@@ -194,6 +200,8 @@ def _configuration(values: dict) -> DetectorConfig:
         raise ValueError(f"guidance {config.guidance!r} needs more than an image")
     if config.size_px < STRIDE or config.size_px % STRIDE:
         raise ValueError(f"size_px {config.size_px!r}")
+    if not 0 <= config.depth_px <= LARGEST_PX:
+        raise ValueError(f"depth_px {config.depth_px!r}")
     return config
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from lesionkit.depth_losses import Depth, Scalar, Valid
 from lesionkit.depth_losses import gradient_matching as gradient_matching
+from lesionkit.depth_losses import relief_matching as relief_matching
 from lesionkit.depth_losses import scale_invariant_log as scale_invariant_log
 
 Logits = Float[Tensor, "b 1 h w"]

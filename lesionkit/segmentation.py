@@ -3,15 +3,14 @@
 Letters: b images, h × w pixels (multiples of 32), c channels; scale i has h/2ⁱ⁺¹ × w/2ⁱ⁺¹ pixels, i = 0 … 4.
 
     image ──► encoder ──► first image features F_i ──► × w_i ──► second image features ──► decoder ──► logits
-    map ────► conv + pool ──► depth features D_i ──► attention layer ──► weights w_i
+    depth ──► depth change ──► encoder ──► depth features D_i ──► attention layer ──► weights w_i
 
-The weights are 2σ(a), divided by their own mean over the image: the attention can move weight from one place to another
-but never switch the features off everywhere. Its layer starts at zero, so all weights start at 1: guidance is learned.
+There is a weight for every channel and place, 2σ(a): up to twice, down to nothing. The attention layer starts at zero
+and so all weights at 1: guidance is learned.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -19,25 +18,26 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lesionkit.depth import luminance_depth, up_to
-from lesionkit.encoders import block, make_encoder
+from lesionkit.depth import RELIEF_SCALES, gradient_magnitude, luminance_depth, relief, squash, up_to
+from lesionkit.encoders import EfficientNetLite, block, make_encoder
 from lesionkit.preprocess import STRIDE, view_mask
 
 Given = Tensor | None  # an input that only some kinds of guidance need
+CHANGE = ("log depth", "steepness", *(f"relief 1/{round(1 / s)}" for s in RELIEF_SCALES))  # what depth_change returns
 
 
 class Guidance(NamedTuple):
-    needs: str  # what the map is made of: image, depth or donors
+    needs: str  # what the maps are made of: image, depth or donors
     alone: bool = True  # it can be used on an image of which nothing else is known
 
 
 GUIDANCE = {  # its kinds; what each makes of its input stands in `guidance_map`
-    "depth": Guidance("depth"),  # the log of the estimated depth
-    "none": Guidance("image"),  # ones
+    "depth": Guidance("depth"),  # the change of the estimated depth
+    "plain": Guidance("image"),  # no branch: every weight is 1
     "learned": Guidance("image"),  # the image itself, from which the branch learns a map without depth labels
     "luminance": Guidance("image"),  # blurred inverse brightness, taken for a depth
-    "shuffled": Guidance("donors", alone=False),  # the log depth of other frames, see `draw_donors`
-    "oracle": Guidance("depth", alone=False),  # the log of the exact depth
+    "shuffled": Guidance("donors", alone=False),  # the depth of other frames, see `draw_donors`
+    "oracle": Guidance("depth", alone=False),  # the exact depth
 }
 
 
@@ -47,7 +47,7 @@ class GuidanceError(ValueError):
 
 @dataclass(frozen=True)
 class Segmentation:
-    """logits b×1×h×w; attention: one b×1×h_i×w_i weight map per scale, fine to coarse, each of mean 1."""
+    """logits b×1×h×w; attention: one b×1×h_i×w_i map per scale, fine to coarse, the weights' mean over channels."""
 
     logits: Float[Tensor, "b 1 h w"]
     attention: tuple[Tensor, ...]
@@ -64,29 +64,68 @@ def check_guidance(kind: str) -> Guidance:
     return GUIDANCE[kind]
 
 
+def check_depth(depth: Float[Tensor, "b 1 y x"], image: Given = None) -> None:
+    """Raises GuidanceError for a depth that is not positive and finite, or of another size than the image."""
+    if image is not None and depth.shape[2:] != image.shape[2:]:
+        raise GuidanceError(f"the depth map is {_size(depth)} and the image {_size(image)}: give one depth per pixel")
+    if torch.compiler.is_compiling():  # an exported graph cannot look at values
+        return
+    if not bool(((depth > 0) & (depth < torch.inf)).all()):  # false for NaN too
+        raise GuidanceError("the depth map has zeros, negative or infinite values or NaN: give positive distances")
+
+
+def _size(maps: Tensor) -> str:
+    return f"{maps.shape[3]}×{maps.shape[2]}"
+
+
+def depth_change(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 6 h w"]:
+    """Step [21]: how strongly depth changes, as six maps, named by CHANGE.
+
+    Log depth is standardised over each image. Steepness, the gradient of the log depth per 1/128 of the width, and
+    `depth.relief` at four scales are squashed into [−1, 1] by tanh(x / 0.1). Free of the depth's unit, in float32
+    whatever the precision around. Raises GuidanceError for depths that are not positive and finite.
+    """
+    check_depth(depth)
+    with torch.autocast(depth.device.type, enabled=False):
+        depth = depth.float()
+        steepness = gradient_magnitude(depth) * depth.shape[-1] / 128
+        change = torch.cat([steepness, *(relief(depth, scale) for scale in RELIEF_SCALES)], dim=1)
+        return torch.cat([standardise(torch.log(depth)), squash(change)], dim=1)
+
+
 def guidance_map(
     kind: str,
     image: Float[Tensor, "b 3 h w"] | None = None,
-    depth: Float[Tensor, "b 1 h w"] | None = None,
-    donors: Float[Tensor, "b 1 h w"] | None = None,
-) -> Float[Tensor, "b 3 h w"]:
-    """The map that feeds the attention: the one place where the kinds of GUIDANCE differ. Always three channels (a grey
-    map repeated), so that all have the same parameters; standardised per image, since guidance is relative, free of
-    scale. `depth` is estimated or exact, as the caller passes. Raises GuidanceError for what is missing."""
+    depth: Float[Tensor, "b 1 y x"] | None = None,
+    donors: Float[Tensor, "b 1 y x"] | None = None,
+) -> Float[Tensor, "b 6 _ _"]:
+    """The six maps that feed the attention: the one place where the kinds of GUIDANCE differ. All but "plain" have the
+    same number of maps, and so the same parameters. `depth` is estimated or exact, as the caller passes. Raises
+    GuidanceError for what is missing, for maps of another size and for depths that are not positive and finite."""
     needs = check_guidance(kind).needs
     source = {"image": image, "depth": depth, "donors": donors}[needs]
     if source is None:
         raise GuidanceError(f"guidance {kind!r} needs `{needs}`: pass it")
-    if kind == "none":
-        return torch.ones_like(source)
+    if needs != "image":
+        check_depth(source, image)
     if kind == "learned":
-        return standardise(source)
+        return standardise(source)[:, [0, 0, 1, 1, 2, 2]]
     if kind == "luminance":
         view, source = view_mask(source), luminance_depth(source)
         # brightness calls the black surround the farthest place of all, which would use up the map's range
         mean = (source * view).sum((2, 3), keepdim=True) / view.sum((2, 3), keepdim=True).clamp_min(1)
         source = torch.where(view > 0.5, source, mean)
-    return standardise(torch.log(source.clamp_min(1e-3))).expand(-1, 3, -1, -1)
+    return depth_change(source)
+
+
+def mean_weights(weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The weights b×c_i×h_i×w_i of each scale as one map b×1×h_i×w_i, their mean over the channels."""
+    return tuple(one.float().mean(dim=1, keepdim=True) for one in weights)
+
+
+def strongest_channels(weights: Sequence[Tensor]) -> list[int]:
+    """Of each scale the channel whose weight varies most over the first image: what the mean over channels hides."""
+    return [int(one[0].float().std(dim=(1, 2)).argmax()) for one in weights]
 
 
 def standardise(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -106,32 +145,35 @@ def draw_donors(depth: Float[Tensor, "n 1 h w"], seed: int = 0) -> Float[Tensor,
 
 
 class DepthFeatures(nn.Module):
-    """Step [20, 24]: convolution and pooling on the map, one set of features per scale: b×3×h×w → 5 × b×c_i×h_i×w_i."""
+    """Step [20, 24]: convolution and pooling on the maps, one set of features per scale: b×6×h×w → 5 × b×c_i×h_i×w_i.
+    A learned mix makes a picture of the maps, of steepness and relief at 1/32 and 1/16 to begin with, for an encoder
+    that knows pictures."""
 
-    def __init__(self, channels: tuple[int, ...] = (12, 16, 24, 32, 32)):
+    def __init__(self, pretrained: bool = True, blocks: int = 12):
         super().__init__()
-        self.stages = nn.ModuleList(block(a, b) for a, b in pairwise((3, *channels)))
+        self.mix = nn.Conv2d(len(CHANGE), 3, 1)
+        nn.init.constant_(self.mix.bias, 0.5)
+        nn.init.zeros_(self.mix.weight)
+        for channel, name in enumerate(("steepness", "relief 1/32", "relief 1/16")):
+            nn.init.constant_(self.mix.weight[channel, CHANGE.index(name)], 0.25)
+        self.encoder = EfficientNetLite("efficientnet-lite0", pretrained, blocks)
+        self.channels = self.encoder.channels
 
-    def forward(self, guide: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        features = [self.stages[0](F.avg_pool2d(guide, 2))]  # the encoder's finest are at half resolution
-        for stage in self.stages[1:]:
-            features.append(stage(F.max_pool2d(features[-1], 2)))
-        return features
+    def forward(self, change: Float[Tensor, "b 6 h w"]) -> list[Tensor]:
+        return self.encoder(self.mix(change))
 
 
 class Attention(nn.Module):
-    """Step [21]: depth features b×c×h×w → weights b×1×h×w of mean 1. The 5×5 kernel lets it see differences."""
+    """Step [21]: depth features b×d×h×w → weights b×c×h×w in [0, 2], one for each of the image's channels."""
 
-    def __init__(self, channels: int):
+    def __init__(self, inputs: int, channels: int):
         super().__init__()
-        self.layer = nn.Conv2d(channels, 1, 5, padding=2, padding_mode="replicate")
+        self.layer = nn.Conv2d(inputs, channels, 1)
         nn.init.zeros_(self.layer.weight)
         nn.init.zeros_(self.layer.bias)
 
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
-        # the floor is far below any effect; without it an attention that saturates everywhere would divide 0 by 0
-        weights = 2 * torch.sigmoid(self.layer(features).float()).clamp_min(1e-6)
-        return weights / weights.mean(dim=(2, 3), keepdim=True)
+    def forward(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c h w"]:
+        return 2 * torch.sigmoid(self.layer(features))
 
 
 class Context(nn.Module):
@@ -173,23 +215,25 @@ class Decoder(nn.Module):
 
 class DepthGuidedSegmenter(nn.Module):
     """image b×3×h×w in [0, 1] and a depth map b×1×h×w → Segmentation. guidance: one of GUIDANCE; encoder: one of
-    `encoders.ENCODERS`; pretrained: start it from ImageNet. Under guidance "shuffled" pass the donors' depth as
-    `donors`, or a batch of two and more."""
+    `encoders.ENCODERS`; pretrained: start the encoders from ImageNet. Under guidance "shuffled" pass the donors' depth
+    as `donors`, or a batch of two and more."""
 
     def __init__(self, guidance: str = "depth", encoder: str = "efficientnet-lite0", pretrained: bool = True):
         super().__init__()
         check_guidance(guidance)
         self.guidance, self.encoder_name = guidance, encoder
         self.encoder = make_encoder(encoder, pretrained)
-        self.depth_features = DepthFeatures()
-        self.attention = nn.ModuleList(Attention(stage[0].out_channels) for stage in self.depth_features.stages)
         self.decoder = Decoder(self.encoder.channels)
+        if guidance != "plain":  # last, so that the others' first weights are plain's
+            self.depth_features = DepthFeatures(pretrained)
+            pairs = zip(self.depth_features.channels, self.encoder.channels, strict=True)
+            self.attention = nn.ModuleList(Attention(inputs, channels) for inputs, channels in pairs)
 
     def forward(self, image: Float[Tensor, "b 3 h w"], depth: Given = None, donors: Given = None) -> Segmentation:
         first = self.encode(image)
         weights = self.attend(depth, image, donors)
         second = self.weigh(first, weights)
-        return Segmentation(self.decode(second), tuple(weights))
+        return Segmentation(self.decode(second), mean_weights(weights))
 
     def encode(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Step [26]: the first image features b×c_i×h_i×w_i, fine to coarse."""
@@ -199,8 +243,11 @@ class DepthGuidedSegmenter(nn.Module):
         return self.encoder(image)
 
     def attend(self, depth: Given = None, image: Given = None, donors: Given = None) -> list[Tensor]:
-        """Steps [20–24]: a weight map b×1×h_i×w_i per scale. Of the three only what GUIDANCE names is needed, depth
-        b×1×h×w for "depth"; raises GuidanceError without it."""
+        """Steps [20–24]: weights b×c_i×h_i×w_i per scale, which start at 1. Of the three only what GUIDANCE names is
+        needed, depth b×1×h×w for "depth"; raises GuidanceError without it."""
+        if self.guidance == "plain" and image is not None:
+            b, _, h, w = image.shape
+            return [image.new_ones(b, c, h >> i, w >> i) for i, c in enumerate(self.encoder.channels, start=1)]
         if GUIDANCE[self.guidance].needs == "donors" and donors is None and depth is not None:
             donors = draw_donors(depth)
         features = self.depth_features(guidance_map(self.guidance, image, depth, donors))

@@ -14,9 +14,11 @@ from lesionkit.augment import Augment, AugmentConfig
 from lesionkit.depth import DepthMaps, DepthNet
 from lesionkit.fitting import Batch, History, Objective, TrainConfig, fit
 from lesionkit.frames import Frames
+from lesionkit.preprocess import dilate
 from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter, draw_donors
 
-DEPTH_NAMES = ("image", "depth", "view")  # what depth is learned from
+DEPTH_NAMES = ("image", "mask", "depth", "view")  # what depth is learned from; relief counts most near lesions
+RELIEF, NEAR_LESIONS = 0.2, 4.0  # weights: of the loss on relief, and in it of a pixel `around` a lesion
 # Without zoom: a zoomed picture is one of another lens, whose depth in mm would be wrong. Wilder colours than for
 # lesions, whose colour says something: depth must not hang on it.
 DEPTH_AUGMENT = AugmentConfig(scale=(1.0, 1.0), contrast=0.3, saturation=0.5, hue=0.06)
@@ -28,15 +30,23 @@ def ablation_config(epochs: int, batch_size: int, seed: int) -> TrainConfig:
 
 
 def depth_objective(model: DepthNet, batch: Batch) -> Tensor:
-    """Deep supervision: first, third and target map against the exact depth, where there is tissue to see."""
+    """Deep supervision: first, third and target map against the exact depth, where there is tissue to see; and the
+    relief of the two that have seen the local detail."""
     maps: DepthMaps = model(batch["image"])
     valid = batch["view"] > 0.5
-    total = 0.0
+    weight = batch["view"] * (1 + (NEAR_LESIONS - 1) * around(batch["mask"])) if "mask" in batch else batch["view"]
+    total = RELIEF * losses.relief_matching(maps.target, batch["depth"], weight)
+    total = total + 0.3 * RELIEF * losses.relief_matching(maps.third, batch["depth"], weight)
     for weight, prediction in ((0.3, maps.first), (0.3, maps.third), (1.0, maps.target)):
         similar = losses.scale_invariant_log(prediction, batch["depth"], valid)
         edges = losses.gradient_matching(prediction, batch["depth"], valid)
         total = total + weight * (similar + 0.5 * edges)
     return total
+
+
+def around(mask: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Lesions with their surroundings, 1/16 of the width on all sides."""
+    return dilate(mask, 2 * (mask.shape[-1] // 16) + 1)
 
 
 def joint_objective(loss: losses.WeightedLoss) -> Objective:

@@ -14,6 +14,7 @@ from lesionkit.depth import (
     DepthNet,
     constant_depth,
     gradient_magnitude,
+    local_mean,
     luminance_depth,
     radial_depth,
     superimpose,
@@ -236,3 +237,29 @@ def test_radial_depth_is_far_in_the_centre():
 
 def test_constant_depth_knows_nothing():
     assert (constant_depth(torch.rand(2, 3, 4, 5)) == torch.ones(2, 1, 4, 5)).all()
+
+
+@torch.no_grad()
+def test_a_small_image_is_enlarged_for_a_network_that_wants_pixels(net):
+    small = image(1, 64, 96)
+    seen = torch.nn.functional.interpolate(small, size=(128, 192), mode="bilinear", align_corners=False)
+    large = net(seen)
+    net.sees_px = 128
+    try:
+        maps, same = net(small), net(seen)
+    finally:
+        net.sees_px = 0
+    assert maps.target.shape == (1, 1, 64, 96)
+    torch.testing.assert_close(maps.target, torch.nn.functional.avg_pool2d(large.target, 2), rtol=1e-5, atol=1e-5)
+    assert torch.equal(same.target, large.target)
+
+
+def test_a_local_mean_leaves_a_plane_as_it_is_and_knows_nothing_beyond_the_frame():
+    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(64.0), indexing="ij")
+    plane = (3 + 0.5 * x - 0.2 * y)[None, None]
+    torch.testing.assert_close(local_mean(plane, 1 / 8), plane, rtol=1e-5, atol=1e-3)
+    spike = torch.zeros(1, 1, 41, 65)
+    spike[..., 20, 32] = 1
+    spread = local_mean(spike, 4 / 65)
+    assert spread.sum() == pytest.approx(1, abs=5e-3)
+    assert spread[0, 0, 20, 36] / spread[0, 0, 20, 32] == pytest.approx(math.exp(-0.5), rel=1e-3)

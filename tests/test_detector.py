@@ -22,7 +22,7 @@ CONFIG = DetectorConfig(size_px=64, encoder="small", threshold=0.4, trained_on="
 def detector() -> Detector:
     """Random weights; the layers that start at zero are given values, so that every path matters."""
     torch.manual_seed(0)
-    depth, segmenter = DepthNet(), DepthGuidedSegmenter("depth", "small", pretrained=False)
+    depth, segmenter = DepthNet(), DepthGuidedSegmenter("depth", "small")
     zero = [depth.local_net.head, depth.refine_net.head, *(layer.layer for layer in segmenter.attention)]
     for layer in zero:
         torch.nn.init.normal_(layer.weight, std=0.2)
@@ -301,13 +301,13 @@ def test_a_file_that_does_not_fit_is_one_line(saved, kind):
 
 def test_a_segmenter_of_another_guidance_or_encoder_than_it_says_is_not_saved(tmp_path):
     """All arms have the same parameters: nothing else would notice."""
-    net, segmenter = DepthNet(pretrained=False), DepthGuidedSegmenter("none", "small")
-    for said in (CONFIG, replace(CONFIG, guidance="none", encoder="efficientnet-lite0")):
-        with pytest.raises(WeightsError, match="the segmenter has none, small but its configuration says"):
+    net, segmenter = DepthNet(pretrained=False), DepthGuidedSegmenter("plain", "small")
+    for said in (CONFIG, replace(CONFIG, guidance="plain", encoder="efficientnet-lite0")):
+        with pytest.raises(WeightsError, match="the segmenter has plain, small but its configuration says"):
             Detector(net, segmenter, said, "cpu").save(tmp_path / "weights.safetensors")
     assert list(tmp_path.iterdir()) == []
-    path = Detector(net, segmenter, replace(CONFIG, guidance="none"), "cpu").save(tmp_path / "weights.safetensors")
-    assert Detector.from_pretrained(path, "cpu").segmenter.guidance == "none"
+    path = Detector(net, segmenter, replace(CONFIG, guidance="plain"), "cpu").save(tmp_path / "weights.safetensors")
+    assert Detector.from_pretrained(path, "cpu").segmenter.guidance == "plain"
 
 
 @pytest.mark.parametrize(("guidance", "threshold"), [("oracle", 0.5), ("shuffled", 0.5), ("depth", 0), ("depth", 1)])

@@ -292,6 +292,38 @@ def test_gradient_matching_forgives_a_factor():
     )
 
 
+def hill(height: float, at: int = 32) -> torch.Tensor:
+    """An oblique wall with a hill of `height` mm on it."""
+    x = torch.arange(64.0)
+    wall = 30 / (1 + 0.01 * (x - 32))
+    return (wall - height * torch.exp(-((x - at) ** 2 + (x[:, None] - at) ** 2) / 32))[None, None]
+
+
+def test_relief_matching_sees_what_stands_out_and_nothing_else():
+    ones, wall, match = torch.ones(1, 1, 64, 64), hill(0), losses.relief_matching
+    assert match(hill(3), hill(3), ones) == 0
+    assert match(2.5 * hill(3), hill(3), ones) < 1e-5  # free of scale
+    tilted = 1 / (1 / wall + 0.001 * torch.arange(64.0)[:, None])
+    assert match(tilted, wall, ones) < 1e-3  # another plane is as good
+    missed, invented, half = match(wall, hill(3), ones), match(hill(3), wall, ones), match(hill(1.5), hill(3), ones)
+    assert missed == pytest.approx(invented.item())
+    assert 0 < half < missed
+    assert match(hill(3, 12), hill(3), ones) > 1.5 * missed  # in the wrong place it is missed there and invented here
+    elsewhere = ones.clone()
+    elsewhere[..., 8:, 8:] = 0
+    assert match(wall, hill(3), elsewhere) < 0.02 * missed
+
+
+def test_relief_matching_leads_to_the_hills_height():
+    truth, ones, height = hill(3), torch.ones(1, 1, 64, 64), torch.zeros((), requires_grad=True)
+    optimiser = torch.optim.Adam([height], lr=0.1)
+    for _ in range(60):
+        optimiser.zero_grad()
+        losses.relief_matching(hill(0) + height / 3 * (truth - hill(0)), truth, ones).backward()
+        optimiser.step()
+    assert height.item() == pytest.approx(3, abs=0.2)
+
+
 DEPTH_LOSSES = [losses.scale_invariant_log, losses.gradient_matching]
 
 

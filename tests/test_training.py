@@ -93,7 +93,7 @@ def test_estimate_depth_does_not_depend_on_the_batch_size(some):
 @pytest.mark.parametrize("guidance", ["depth", "shuffled"])
 def test_segment_does_not_depend_on_the_batch_size(some, guidance):
     torch.manual_seed(0)
-    net = DepthGuidedSegmenter(guidance, "small", pretrained=False)
+    net = DepthGuidedSegmenter(guidance, "small")
     for layer in net.attention:
         nn.init.normal_(layer.layer.weight, std=0.3)
     whole = segment(net, *some, batch_size=5)
@@ -106,7 +106,7 @@ def test_segment_does_not_depend_on_the_batch_size(some, guidance):
 def test_shuffled_guidance_never_takes_a_frames_own_depth(some):
     """With donors the result is that of the arm `depth` on the donors; not one seed gives the frame's own."""
     torch.manual_seed(0)
-    net = DepthGuidedSegmenter("shuffled", "small", pretrained=False)
+    net = DepthGuidedSegmenter("shuffled", "small")
     for layer in net.attention:
         nn.init.normal_(layer.layer.weight, std=0.3)
     net.guidance = "depth"

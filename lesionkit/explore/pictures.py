@@ -22,7 +22,7 @@ from torch import Tensor
 from lesionkit import fusion
 from lesionkit.explore.state import PANELS, VIEW, Choice, ExplorerState
 from lesionkit.explore.whatif import Outcome, in_box
-from lesionkit.segmentation import GUIDANCE
+from lesionkit.segmentation import GUIDANCE, strongest_channels
 
 TABLES = {"depth": "viridis_r", "attention": "magma", "probability": "cividis", "signed": "cividis"}
 CHANGE_SPAN = 0.5  # the change of probability that has the full colour
@@ -64,14 +64,18 @@ def maps(state: ExplorerState, outcome: Outcome) -> list[tuple[dict, np.ndarray]
     low, high = np.quantile(depths.target.cpu().numpy(), [0.005, 0.995])
     mm = (low, max(high, low * 1.01), "depth")
     span = max(float(depths.second.abs().max()), 1e-3)
-    top = max(2.0, *(float(w.max()) for w in original.attention))
+    picked = strongest_channels(original.weights)
+    strongest = [w[:, c : c + 1] for w, c in zip(outcome.weights, picked, strict=True)]
+    top = max(2.0, *(float(w[:, c].max()) for w, c in zip(original.weights, picked, strict=True)))
+    reach = max(0.1, *(float((w - 1).abs().max()) for w in original.attention))  # means lie closer to 1
     change = outcome.probability - original.probability
     values = {
         "depth_first": (depths.first, *mm),
         "depth_second": (depths.second, -span, span, "signed"),
         "depth_third": (depths.third, *mm),
         "depth_target": (depths.target, *mm),
-        **{f"attention_{i}": (w, 0, top, "attention") for i, w in enumerate(outcome.attention, 1)},
+        **{f"attention_{i}": (w, 1 - reach, 1 + reach, "attention") for i, w in enumerate(outcome.attention, 1)},
+        **{f"strongest_{i}": (w, 0, top, "attention") for i, w in enumerate(strongest, 1)},
         "depth_used": (outcome.depth, *mm),
         "probability": (outcome.probability, 0, 1, "probability"),
         "change": (change, -CHANGE_SPAN, CHANGE_SPAN, "signed"),

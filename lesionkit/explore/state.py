@@ -35,6 +35,7 @@ PANELS = {
     "depth_third": "depth 3 sum",
     "depth_target": "depth 4 target",
     **{f"attention_{scale}": f"attention 1/{2**scale}" for scale in range(1, 6)},
+    **{f"strongest_{scale}": f"strongest 1/{2**scale}" for scale in range(1, 6)},
     "depth_used": "depth used",
     **{name: name for name in ("probability", "change", "mask", "detection")},
 }

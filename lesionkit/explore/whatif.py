@@ -25,6 +25,7 @@ from lesionkit.detector import Detector
 from lesionkit.explore.checks import check, require, takes
 from lesionkit.explore.images import LoadedImage
 from lesionkit.preprocess import preprocess
+from lesionkit.segmentation import mean_weights
 
 RELIEF_SHARE = 0.1  # relief varies over less than about this share of the frame: lesions and folds, not the lumen
 PROFILE_SAMPLES = 161  # on either side of the point
@@ -33,9 +34,11 @@ Box = tuple[int, int, int, int]  # x, y, width, height of the field of view in p
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What the segmentation makes of one depth map: the depth used, five weight maps, the probability."""
+    """What the segmentation makes of one depth map: the depth used, the weights of the five scales 1×c_i×h_i×w_i, their
+    means over the channels, the probability."""
 
     depth: Float[Tensor, "1 1 s s"]
+    weights: tuple[Tensor, ...]
     attention: tuple[Tensor, ...]
     probability: Float[Tensor, "1 1 s s"]
 
@@ -90,12 +93,12 @@ def guide(detector: Detector, shown: Shown, depth: Float[Tensor, "1 1 s s"], att
     net = detector.segmenter
     weights = tuple(w if attend else torch.ones_like(w) for w in net.attend(depth, shown.image))
     logits = net.decode(net.weigh(shown.features, weights))
-    return Outcome(depth, weights, torch.sigmoid(logits.float()))
+    return Outcome(depth, weights, mean_weights(weights), torch.sigmoid(logits.float()))
 
 
 def exaggerate(depth: Float[Tensor, "1 1 s s"], factor: float) -> Tensor:
     """The local relief, what differs from the wide surroundings, times `factor`: 0 smoothed away, −1 bumps become
-    hollows. To scale the whole log depth would do nothing at all: the guidance is standardised per image."""
+    hollows. To scale the whole log depth would exaggerate folds and the lumen as well."""
     if factor == 1:
         return depth
     log = torch.log(depth)

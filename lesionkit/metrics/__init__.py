@@ -2,7 +2,15 @@
 
 from lesionkit.depth import constant_depth, luminance_depth, radial_depth
 from lesionkit.metrics import claims
-from lesionkit.metrics.depth import affine_rmse, depth_edge_f1, depth_metrics, median_scale, spearman
+from lesionkit.metrics.depth import (
+    affine_rmse,
+    depth_edge_f1,
+    depth_metrics,
+    false_relief,
+    median_scale,
+    relief_correlation,
+    spearman,
+)
 from lesionkit.metrics.masks import (
     LesionMatches,
     boundary_f1,

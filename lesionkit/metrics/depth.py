@@ -8,10 +8,14 @@ What no single image can tell, its scale, is taken out first or does not matter;
 """
 
 import numpy as np
+import torch
 from scipy.ndimage import binary_erosion
 from scipy.stats import rankdata
 
+from lesionkit.depth import relief
 from lesionkit.metrics.masks import NAN, MapLike, as_map, edge_f1
+
+FLAT, RAISED = 0.02, 0.1  # relief below the first is none, above the second what a lesion has
 
 
 def _on_valid(prediction: MapLike, depth: MapLike, valid: MapLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -97,6 +101,28 @@ def depth_edge_f1(
     """
     d, d_true, known = _on_valid(prediction, depth, valid)
     return edge_f1(_steepest(d, known, share), _steepest(d_true, known, share), tolerance_px)
+
+
+def relief_correlation(prediction: MapLike, depth: MapLike, where: MapLike, scale: float = 1 / 16) -> float:
+    """Correlation of the relief (`lesionkit.depth.relief`) of both maps over the pixels `where`, a lesion and its
+    surroundings, say: does what stands out stand out in the estimate? In [−1, 1]; NaN where either is constant. Both
+    maps must be positive and finite everywhere."""
+    r, r_true = (one[as_map(where) > 0.5] for one in _reliefs(prediction, depth, scale))
+    return float(np.corrcoef(r, r_true)[0, 1]) if len(r) and np.ptp(r) > 0 and np.ptp(r_true) > 0 else NAN
+
+
+def false_relief(prediction: MapLike, depth: MapLike, where: MapLike, scale: float = 1 / 16) -> float:
+    """Share of the pixels `where` that have no relief (|r*| below FLAT) in which the estimate shows some (|r| above
+    RAISED); NaN where all have some."""
+    r, r_true = _reliefs(prediction, depth, scale)
+    flat = (as_map(where) > 0.5) & (np.abs(r_true) < FLAT)
+    return float((np.abs(r[flat]) > RAISED).mean()) if flat.any() else NAN
+
+
+def _reliefs(prediction: MapLike, depth: MapLike, scale: float) -> list[np.ndarray]:
+    everywhere = np.ones_like(as_map(depth))
+    _on_valid(prediction, depth, everywhere)  # what is not seen is part of its neighbours' surroundings
+    return [relief(torch.from_numpy(as_map(one))[None, None], scale)[0, 0].numpy() for one in (prediction, depth)]
 
 
 def _steepest(depth: np.ndarray, known: np.ndarray, share: float) -> np.ndarray:

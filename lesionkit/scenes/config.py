@@ -81,6 +81,19 @@ class SceneConfig:
         return cls("standard")
 
     @classmethod
+    def shift(cls) -> "SceneConfig":
+        """`standard` with lesions of the wall's own colour: a colour shift for what was trained on `standard`."""
+        return replace(cls.standard(), name="shift", contrast=(0.0, 0.05))
+
+    @classmethod
+    def subtle(cls) -> "SceneConfig":
+        """What depth learns lesions from: as `standard`, but more of them, lower, and with little colour."""
+        return replace(
+            cls.standard(), name="subtle", lesions=(1, 3), lesion_free=0.1, contrast=(0.0, 0.4), lookalikes=(0, 1),
+            relief=0.75,
+        )  # fmt: skip
+
+    @classmethod
     def hard(cls) -> "SceneConfig":
         """All five classes, 2 to 30 mm, colour from none to strong, look-alikes, walls seen close and oblique."""
         return cls(

@@ -34,7 +34,7 @@ class DepthStage:
     renewed: int = 0  # after so many epochs others are rendered in place of these, straight from the renderer; 0: never
 
 
-Samples = dict[str, torch.Tensor]  # image, depth and view of n scenes
+Samples = dict[str, torch.Tensor]  # image, mask, depth and view of n scenes
 Wanted = Sequence[tuple[SceneConfig, int, int]]  # configurations, how many scenes of each, and their seeds
 
 SCENE_PX = 256  # rendered at this edge, for all stages
@@ -130,11 +130,12 @@ def fresh_scenes(
 
 
 def packed(wanted: Wanted, size_px: int, place: torch.device, stream: Callable[..., Iterator[Scenes]]) -> Samples:
-    """image n×3×s×s uint8, depth n×1×s×s float16 and view n×1×s×s bool, on `place`: 10,000 scenes of 256 px are 4 GB.
+    """image n×3×s×s uint8, depth n×1×s×s float16, mask and view n×1×s×s bool, on `place`: 10,000 of 256 px are 5 GB.
     `variation.unpacked` makes floats of them again."""
     n, at = sum(count for _, count, _ in wanted), 0
     data = {
         "image": torch.empty(n, 3, size_px, size_px, dtype=torch.uint8, device=place),
+        "mask": torch.empty(n, 1, size_px, size_px, dtype=torch.bool, device=place),
         "depth": torch.empty(n, 1, size_px, size_px, dtype=torch.float16, device=place),
         "view": torch.empty(n, 1, size_px, size_px, dtype=torch.bool, device=place),
     }
@@ -143,7 +144,7 @@ def packed(wanted: Wanted, size_px: int, place: torch.device, stream: Callable[.
             chunk = scene_frames(scenes, size_px)
             rows, at = slice(at, at + len(chunk)), at + len(chunk)
             data["image"][rows] = (chunk.image * 255).round()
-            data["depth"][rows], data["view"][rows] = chunk.depth, chunk.view
+            data["mask"][rows], data["depth"][rows], data["view"][rows] = chunk.mask, chunk.depth, chunk.view
     return data
 
 

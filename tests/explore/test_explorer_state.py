@@ -26,13 +26,13 @@ from lesionkit.segmentation import DepthGuidedSegmenter
 def make_detector(guidance: str = "depth") -> Detector:
     """Small, random, and with an attention that listens to its map (fresh layers begin as zeros)."""
     torch.manual_seed(3)
-    segmenter = DepthGuidedSegmenter(guidance, "small", pretrained=False)
+    segmenter = DepthGuidedSegmenter(guidance, "small")
     depth = DepthNet()
     for layer in segmenter.attention:
         torch.nn.init.normal_(layer.layer.weight, std=0.2)
     for net in (depth.local_net, depth.refine_net, depth.global_net):
         torch.nn.init.normal_(net.head.weight, std=0.3)
-    return Detector(depth, segmenter, DetectorConfig(size_px=64, guidance=guidance, encoder="small"), "cpu")
+    return Detector(depth, segmenter, DetectorConfig(size_px=64, depth_px=0, guidance=guidance, encoder="small"), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -457,7 +457,7 @@ def test_a_vertical_line_and_a_changed_depth(state):
     assert profile["ends"][0] == pytest.approx(100)
     assert profile["ends"][1] < 5 < 250 < profile["ends"][3]
     assert np.ptp(profile["used"]) < 1e-3 < np.ptp(profile["estimated"])
-    assert max(profile["gradient_used"]) < 1e-6 < max(profile["gradient"])
+    assert max(profile["gradient_used"]) < 1e-5 < max(profile["gradient"])
 
 
 def test_a_point_outside_is_refused(state):

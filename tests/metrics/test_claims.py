@@ -24,31 +24,33 @@ def arm(lesion: tuple[float, float], elsewhere: tuple[float, float]) -> torch.Te
     return torch.stack([a * square(5, 5) + b * square(40, 40) for a, b in zip(lesion, elsewhere, strict=True)])
 
 
-DEPTH = arm((0.9, 0.9), (0.0, 0.7))  # finds both, one false region at 0.5
+CALM = arm((0.9, 0.9), (0.0, 0.7))  # finds both, one false region at 0.5
 EAGER = arm((0.9, 0.4), (0.8, 0.6))  # at 0.5: one lesion, two false regions
 
 
 @pytest.fixture
-def points() -> pd.DataFrame:
-    return claims.operating_points({"depth": DEPTH, "eager": EAGER}, TRUTH)
+def points(monkeypatch) -> dict[str, pd.Series]:
+    monkeypatch.setattr(claims, "FALSE_REGIONS", 0.5)  # a frame: one in two
+    monkeypatch.setattr(claims, "FOUND", 1.0)
+    return {name: claims.operating_point(p, TRUTH) for name, p in (("calm", CALM), ("eager", EAGER))}
 
 
-def test_every_arm_comes_to_depths_operating_point(points):
-    assert points["depth"].tolist() == [0.5, 0.5, 0.5]
-    assert points.loc["edges", "eager"] == 0.5
+def test_every_arm_comes_to_one_operating_point(points):
+    assert points["calm"].tolist() == [0.5, 0.5, 0.5]
+    assert points["eager"]["edges"] == 0.5
     # one false region is left above 0.6 and below 0.8, the nearest to 0.5 of those is 0.6 itself (p > t)
-    assert points.loc["same false", "eager"] == 0.6
+    assert points["eager"]["same false"] == 0.6
     # both lesions are found below 0.4
-    assert points.loc["same found", "eager"] == 0.35
+    assert points["eager"]["same found"] == 0.35
 
 
 def test_values_are_taken_at_each_claims_own_point(points):
-    depth, eager = (claims.values(p, points[name], TRUTH, NAMES) for name, p in (("depth", DEPTH), ("eager", EAGER)))
-    assert list(depth.columns) == list(claims.CLAIMS)
-    assert list(depth.index) == list(NAMES)
-    assert depth[claims.CLAIMS[0]].tolist() == [1, 1]
+    calm, eager = (claims.values(p, points[name], TRUTH, NAMES) for name, p in (("calm", CALM), ("eager", EAGER)))
+    assert list(calm.columns) == list(claims.CLAIMS)
+    assert list(calm.index) == list(NAMES)
+    assert calm[claims.CLAIMS[0]].tolist() == [1, 1]
     assert eager[claims.CLAIMS[0]].tolist() == [1, 0]  # above 0.6
-    assert depth[claims.CLAIMS[2]].tolist() == [0, 1]
+    assert calm[claims.CLAIMS[2]].tolist() == [0, 1]
     assert eager[claims.CLAIMS[2]].tolist() == [1, 1]  # above 0.35
     assert eager[claims.CLAIMS[1]].tolist() == metrics.evaluate_masks(EAGER > 0.5, TRUTH)["boundary_f1"].tolist()
 
@@ -56,7 +58,7 @@ def test_values_are_taken_at_each_claims_own_point(points):
 def test_a_frame_that_says_nothing_about_a_claim_is_nan(points):
     large, none = torch.ones(1, 1, 64, 64), torch.zeros(1, 1, 64, 64)
     truth, marked = torch.cat([large, none]), torch.full((2, 1, 64, 64), 0.9)
-    found = claims.values(marked, points["depth"], truth, NAMES)
+    found = claims.values(marked, points["calm"], truth, NAMES)
     assert found[claims.CLAIMS[0]].isna().all()  # a large lesion, and none
     assert found[claims.CLAIMS[1]].isna().tolist() == [False, True]
     assert found[claims.CLAIMS[2]].tolist() == [0, 1]

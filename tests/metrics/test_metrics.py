@@ -539,3 +539,30 @@ def test_pairs_need_both_values():
 
 def test_interval_prints_for_a_table():
     assert str(metrics.Interval(0.8123, 0.79, 0.8333, n=62)) == "0.812 [0.790, 0.833] (n = 62)"
+
+
+def hill(height_mm, width=0.05, size=96):
+    """Depth of an oblique wall with a hill on it; width: of the frame."""
+    x = np.arange(size) - size / 2
+    return 40 / (1 + 0.004 * x) - height_mm * np.exp(-(x**2 + x[:, None] ** 2) / (2 * (width * size) ** 2))
+
+
+def test_relief_correlation_is_about_what_stands_out_alone():
+    everywhere, truth = np.ones((96, 96)), hill(6)
+    assert metrics.relief_correlation(3 * truth, truth, everywhere) == pytest.approx(1)
+    assert metrics.relief_correlation(hill(3), truth, everywhere) > 0.99  # half as high, in the right place
+    assert metrics.relief_correlation(hill(-6), truth, everywhere) < -0.9  # a hollow
+    assert metrics.relief_correlation(np.roll(truth, 30, axis=1), truth, everywhere) < 0.3
+    assert math.isnan(metrics.relief_correlation(truth, truth, np.zeros((96, 96))))
+
+
+def test_false_relief_is_the_share_of_flat_tissue_that_the_estimate_raises():
+    everywhere, flat, raised = np.ones((96, 96)), hill(0), hill(12, width=0.04)
+    assert metrics.false_relief(flat, flat, everywhere) == 0
+    assert metrics.false_relief(flat, raised, everywhere) == 0  # what is missed is not false
+    found = metrics.false_relief(raised, flat, everywhere)
+    assert 0.005 < found < 0.1  # the hill's own area
+    top = np.zeros((96, 96))
+    top[46:50, 46:50] = 1
+    assert metrics.false_relief(raised, flat, top) == 1
+    assert math.isnan(metrics.false_relief(flat, raised, top))  # no flat tissue there
