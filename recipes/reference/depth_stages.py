@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import log, mean_of
+from common import log
 from scene_cache import cached_scenes
 from variation import Views
 
@@ -32,18 +32,25 @@ class DepthStage:
     batch: int = 16
     precision: str = "auto"
     renewed: int = 0  # after so many epochs others are rendered in place of these, straight from the renderer; 0: never
+    coarse: float = 0.0  # share of the images that have half the pixels, enlarged
 
 
 Samples = dict[str, torch.Tensor]  # image, mask, depth and view of n scenes
 Wanted = Sequence[tuple[SceneConfig, int, int]]  # configurations, how many scenes of each, and their seeds
 
 SCENE_PX = 256  # rendered at this edge, for all stages
+# Lesions enough, low and hardly coloured, for relief; half of the images as small ones look, enlarged for the network.
+RELIEF_STAGE = DepthStage(
+    {"subtle": 2048, "standard": 1536, "hard": 640, "examination": 1280, "blind_end": 384}, (192, 256, 320), 2, 1e-3,
+    coarse=0.5,
+)  # fmt: skip
 # Where the camera looks decides more than how many scenes there are: most look along the lumen, as in an examination.
 # Small images first; the last stage has more scenes lit as physics has it, or tubes lit like that are forgotten.
 DEPTH_STAGES = (
     DepthStage({"examination": 6144, "blind_end": 1664, "standard": 1408, "hard": 1536}, (160, 192, 224), 6, 2e-3),
     DepthStage({"examination": 6144, "blind_end": 1664, "standard": 1408, "hard": 1024}, (192, 224, 256), 4, 1.2e-3),
     DepthStage({"examination": 3072, "blind_end": 1024, "standard": 2560}, (256, 320), 3, 7e-4),
+    RELIEF_STAGE,
 )
 # The same on a GPU, whose renderer is fast enough for scenes that are seen three times only: what an H200 had done in
 # five minutes.
@@ -55,19 +62,21 @@ FRESH_STAGES = (
         {"examination": 2015, "blind_end": 504, "standard": 1092, "hard": 420}, (192, 224, 256), 24, 2e-3, 64, "fp32", 3
     ),
     DepthStage({"examination": 1763, "blind_end": 504, "standard": 1763}, (256, 320), 18, 1e-3, 64, "fp32", 3),
+    replace(RELIEF_STAGE, epochs=12, learning_rate=1e-3, batch=64, precision="fp32", renewed=2),
 )
-SCENE_SEEDS = {"examination": 9400, "blind_end": 9500, "standard": 9600, "hard": 9700}
+SCENE_SEEDS = {"examination": 9400, "blind_end": 9500, "standard": 9600, "hard": 9700, "subtle": 9800}
 DRAWING = 8  # processes that draw scenes for the GPU's renderer
 
 
 def train(
-    out: Path, device: torch.device, seed: int, precision: str | None, scale: float, recipe: Sequence[DepthStage]
-) -> DepthNet:
+    out: Path, device: torch.device, seed: int, precision: str | None, scale: float, recipe: Sequence[DepthStage],
+    net: DepthNet | None = None,
+) -> DepthNet:  # fmt: skip
     """The network after all stages of `recipe`, of which each that is finished is kept in `out`. precision: instead of
-    the stages' own. scale: below 1 shortens it, for a trial."""
-    net, fresh = None, bool(recipe[-1].renewed)
-    files = [out / f"{'fresh-' if fresh else ''}depth-{n}.safetensors" for n in range(1, len(recipe) + 1)]
-    for number, (stage, finished) in enumerate(zip(recipe, files, strict=True), start=1):
+    the stages' own. scale: below 1 shortens it, for a trial. net: goes through the last stage alone."""
+    kind = "fresh-" if recipe[-1].renewed else ""
+    for number, stage in list(enumerate(recipe, start=1))[-1 if net else 0 :]:
+        finished = out / f"{kind}depth-{number}.safetensors"
         if finished.exists():
             net = load_depth(finished)
             continue
@@ -81,11 +90,9 @@ def train(
             seed=seed + number,
         )
         how = {"log": log, "checkpoint": finished.with_suffix(".pt")}
-        views = Views(replace(DEPTH_AUGMENT, blur=0.25))
+        views = Views(replace(DEPTH_AUGMENT, blur=0.25), stage.coarse)
         net, _ = train_depth(samples_of(stage, number, device, seed, scale), config, device, net, views, **how)
         save_depth(net, finished)
-    if fresh:  # the last two stages' mean knows scenes that neither has seen a little better than the last
-        net.load_state_dict(mean_of([(0.5, load_depth(file).state_dict()) for file in files[-2:]]))
     save_depth(net, out / "depth.safetensors")
     return net
 

@@ -2,7 +2,7 @@
 
     LESIONKIT_DATA=... python recipes/reference/train.py --out runs/reference
 
-Stages, each resumable after a kill: depth network on rendered scenes (three steps; on a GPU `--fresh --compiled`
+Stages, each resumable after a kill: depth network on rendered scenes (four steps; on a GPU `--fresh --compiled`
 has new scenes all the time, straight from the renderer); segmentation on the training parts of Kvasir-SEG and
 CVC-ClinicDB (PraNet split, less the validation part) with lesion-free crops and mirrored halves of the same images and
 rendered scenes; the mean of its last stages; two short trainings that fork from that mean, the mean of all three,
@@ -46,6 +46,7 @@ from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
 @click.option("--depth-scale", default=1.0, help="below 1 shortens the depth training, for a trial")
 @click.option("--compiled", is_flag=True, help="render depth's scenes by a compiled program: faster, the same scenes")
 @click.option("--fresh", is_flag=True, help="depth from new scenes all the time, for a GPU")
+@click.option("--depth-from", default=None, help="of these weights: only the last stage is trained, on relief")
 @click.option("--only-depth", is_flag=True, help="stop after the depth network")
 def main(
     out: Path,
@@ -62,6 +63,7 @@ def main(
     depth_scale: float,
     compiled: bool,
     fresh: bool,
+    depth_from: str | None,
     only_depth: bool,
 ) -> None:
     device = resolve(device)
@@ -69,7 +71,8 @@ def main(
     torch.use_deterministic_algorithms(False)  # speed; the seeds still fix data and order
     with faster_renderer(device) if compiled else nullcontext():
         recipe = depth_stages.FRESH_STAGES if fresh else depth_stages.DEPTH_STAGES
-        net = depth_stages.train(out, device, seed, depth_precision, depth_scale, recipe)
+        begun = Detector.from_pretrained(depth_from, "cpu").depth_net if depth_from else None
+        net = depth_stages.train(out, device, seed, depth_precision, depth_scale, recipe, begun)
     log(f"depth on held-out scenes: {depth_stages.report(net, device, size_px, seed)}")
     if only_depth:
         return

@@ -53,7 +53,7 @@ def cut_mix(together: list[Float[Tensor, "b _ s s"]], share: float) -> list[Tens
 class Views(nn.Module):
     """For depth: the eight symmetries of a square; most frames with a round or octagonal opening cut to the square
     within, as many archives show them, some full ones to a part; colours and blur of the image alone, by `config`,
-    whose geometry is not used.
+    whose geometry is not used; and a share `coarse` of the images with half the pixels, enlarged again.
 
     Call with the image b×3×s×s and maps b×1×s×s, the view last, as floats or as `depth_stages.packed` has them;
     returns floats in that order. A frame is full when 97 % of it is view. Random numbers come from torch's global
@@ -62,9 +62,9 @@ class Views(nn.Module):
 
     INNER, CUT, ZOOMED, SMALLEST = 0.7, 0.6, 0.3, 0.75  # side of the inner square; shares; least side of a full frame
 
-    def __init__(self, config: AugmentConfig | None = None):
+    def __init__(self, config: AugmentConfig | None = None, coarse: float = 0.0):
         super().__init__()
-        self.colours = nn.Sequential(*colour_stages(config or AugmentConfig()))
+        self.colours, self.coarse = nn.Sequential(*colour_stages(config or AugmentConfig())), coarse
 
     def forward(self, image: Tensor, *maps: Tensor) -> list[Tensor]:
         image, *maps = unpacked(image, *maps)
@@ -73,7 +73,11 @@ class Views(nn.Module):
         how = {"padding_mode": "border", "align_corners": False}
         image = F.grid_sample(image, grid, mode="bilinear", **how)
         moved = F.grid_sample(torch.cat(maps, 1), grid, mode="nearest", **how)
-        return [self.colours(image).clamp(0, 1), *moved.split(1, 1)]
+        image = self.colours(image).clamp(0, 1)
+        return [coarsened(image, self.coarse) if self.coarse else image, *moved.split(1, 1)]
+
+    def extra_repr(self) -> str:
+        return f"coarse={self.coarse}"
 
     def transforms(self, full: Bool[Tensor, " b"]) -> Float[Tensor, "b 2 3"]:
         """For `affine_grid`: which part of its frame each view is, and which way round; full: no dark surround."""
@@ -86,6 +90,15 @@ class Views(nn.Module):
         rows = torch.where(turned, torch.stack([0 * x, x, y, 0 * y]), torch.stack([x, 0 * x, 0 * y, y]))
         reach = torch.where(inner, 0.15, 0.7) * (1 - side)  # an inner square stays near the middle
         return torch.cat([rows.T.reshape(b, 2, 2), ((torch.rand(b, 2) * 2 - 1) * reach[:, None])[:, :, None]], 2)
+
+
+def coarsened(image: Float[Tensor, "b 3 s s"], share: float) -> Float[Tensor, "b 3 s s"]:
+    """A `share` of the images at half the resolution, enlarged to s again: one pixel of four is kept, as a renderer of
+    half the size has it, or the mean of four, as a small copy has it."""
+    y, x, mean = torch.randint(0, 2, (3,)).tolist()
+    small = F.avg_pool2d(image, 2) if mean else image[..., y::2, x::2]
+    large = F.interpolate(small, size=image.shape[2:], mode="bilinear", align_corners=False)
+    return torch.where((torch.rand(len(image), 1, 1, 1) < share).to(image.device), large, image)
 
 
 def unpacked(image: Tensor, *maps: Tensor) -> list[Float[Tensor, "b _ s s"]]:

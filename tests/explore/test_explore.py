@@ -263,7 +263,7 @@ def test_messages_from_two_threads_take_turns(detector, monkeypatch):
     first.join()
     updates = [message for message, _ in screen.messages if message["kind"] == "update"]
     assert ["frame" in message for message in updates] == [True, False]
-    assert [len(message["maps"]) for message in updates] == [12, 0]
+    assert [len(message["maps"]) for message in updates] == [17, 0]
 
 
 def test_both_ends_of_every_slider_are_taken(screen):
@@ -343,7 +343,7 @@ def test_after_an_error_the_next_picture_is_sent_whole(screen, monkeypatch):
     answer = screen.ask("point", x=10.0, y=10.0)
     assert "frame" in answer
     assert {m["side"] for m in answer["maps"]} == {"now", "before"}
-    assert len(answer["maps"]) == 20
+    assert len(answer["maps"]) == 30
 
 
 def test_a_brush_that_rests_goes_on_with_its_stroke(screen, monkeypatch):

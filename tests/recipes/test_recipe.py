@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from common import mean_of
 from depth_stages import DepthStage, fresh_scenes, kept_scenes
 from mirrors import lesion_free_mirrors, lesion_mirrors
-from variation import Variation, Views, cut_mix, unpacked
+from variation import Variation, Views, coarsened, cut_mix, unpacked
 
 from lesionkit.augment import Augment, AugmentConfig
 from lesionkit.detector import load_depth
@@ -230,7 +230,7 @@ def test_kept_scenes_are_the_frames_of_the_training_stream(tmp_path, monkeypatch
     data = kept_scenes([(config, 3, seed) for seed, config in enumerate(configs)], 32)
     wanted = join([rendered_frames("train", 3, 32, seed, config) for seed, config in enumerate(configs)])
     assert {name: value.dtype for name, value in data.items()} == {
-        "image": torch.uint8, "depth": torch.float16, "view": torch.bool,
+        "image": torch.uint8, "mask": torch.bool, "depth": torch.float16, "view": torch.bool,
     }  # fmt: skip
     for name, values in zip(data, unpacked(*data.values()), strict=True):
         torch.testing.assert_close(values, getattr(wanted, name), rtol=1e-3, atol=0.5001 / 255)
@@ -253,19 +253,35 @@ def test_scenes_straight_from_the_renderer_are_the_next_of_the_same_stream(tmp_p
 
 @pytest.mark.parametrize("renewed", [0, 1], ids=["kept", "fresh"])
 def test_a_depth_training_goes_on_where_it_stopped(tmp_path, monkeypatch, renewed):
-    """Called again it finds the files of its stages and gives the same weights: the last stage's, and with fresh scenes
-    the mean of the last two."""
+    """Called again it finds the files of its stages and gives the same weights; a network that is there already goes
+    through the last stage alone."""
     monkeypatch.setattr(scene_cache, "default_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(depth_stages, "SCENE_PX", SIZE)
     monkeypatch.setattr(depth_stages, "DRAWING", 0)
     stages = [DepthStage({"standard": n}, (SIZE,), 1, 1e-3, 4, "fp32", renewed) for n in (8, 4)]
-    once, again = (depth_stages.train(tmp_path, torch.device("cpu"), 0, None, 1.0, stages) for _ in range(2))
+
+    def trained(out, net=None):
+        return depth_stages.train(out, torch.device("cpu"), 0, None, 1.0, stages, net).state_dict()
+
+    once, again = trained(tmp_path), trained(tmp_path)
     files = [f"{'fresh-' if renewed else ''}depth-{n}.safetensors" for n in (1, 2)]
     first, second = (load_depth(tmp_path / name).state_dict() for name in files)
-    wanted = mean_of([(0.5, first), (0.5, second)]) if renewed else second
     assert any(not torch.equal(first[name], second[name]) for name in first)
-    for net in (once, again, load_depth(tmp_path / "depth.safetensors")):
-        assert all(torch.equal(net.state_dict()[name], value) for name, value in wanted.items())
+    begun = trained(tmp_path / "begun", load_depth(tmp_path / files[0]))
+    assert {path.name for path in (tmp_path / "begun").glob("*.safetensors")} == {"depth.safetensors", files[1]}
+    for state in (once, again, begun, load_depth(tmp_path / "depth.safetensors").state_dict()):
+        assert all(torch.equal(state[name], value) for name, value in second.items())
+
+
+def test_coarse_images_have_half_the_pixels_and_stay_in_place():
+    torch.manual_seed(0)
+    image = ramps(64)
+    found = coarsened(image + 0.2 * torch.rand_like(image), 0.5)
+    rough = (found - image).diff(dim=3).abs().mean((1, 2, 3))
+    smooth = rough < 0.5 * rough.max()
+    assert 0.3 < smooth.float().mean() < 0.7
+    assert (found - image - 0.1).mean((2, 3)).abs().max() < 0.02
+    assert torch.equal(coarsened(image, 0.0), image)
 
 
 def test_the_mean_of_weights_by_hand():
