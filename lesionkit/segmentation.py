@@ -5,10 +5,11 @@ Letters: b images, h × w pixels (multiples of 32), c channels; scale i has h/2�
     image ──► encoder ──► first image features F_i ──► × w_i ──► second image features ──► decoder ──► logits
     depth ──► depth change ──► encoder ──► depth features D_i ──► attention layer ──► weights w_i
 
-There is a weight for every channel and place, 2σ(a): up to twice, down to nothing. The attention layer starts at zero
-and so all weights at 1: guidance is learned.
+There is a weight for every channel and place, softplus(3a) / log 2: down to nothing, up without a bound. The attention
+layer starts at zero and so all weights at 1: guidance is learned.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from lesionkit.encoders import EfficientNetLite, block, make_encoder
 from lesionkit.preprocess import STRIDE, view_mask
 
 Given = Tensor | None  # an input that only some kinds of guidance need
+STEEPNESS = 3.0  # of the weights in what the attention layer gives: short trainings have to move them
 CHANGE = ("log depth", "steepness", *(f"relief 1/{round(1 / s)}" for s in RELIEF_SCALES))  # what depth_change returns
 
 
@@ -164,7 +166,9 @@ class DepthFeatures(nn.Module):
 
 
 class Attention(nn.Module):
-    """Step [21]: depth features b×d×h×w → weights b×c×h×w in [0, 2], one for each of the image's channels."""
+    """Step [21]: depth features b×d×h×w → weights b×c×h×w, at least 0, one for each of the image's channels. Near zero
+    softplus is as steep as exp; for large a it grows in proportion, and 2σ, which ends at 2, let less through
+    (docs/weights_history.md)."""
 
     def __init__(self, inputs: int, channels: int):
         super().__init__()
@@ -173,7 +177,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.layer.bias)
 
     def forward(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c h w"]:
-        return 2 * torch.sigmoid(self.layer(features))
+        return F.softplus(STEEPNESS * self.layer(features)) / math.log(2)
 
 
 class Context(nn.Module):

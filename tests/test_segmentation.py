@@ -18,7 +18,6 @@ from lesionkit.segmentation import (
 
 B, SIZE = 3, 64
 BRANCHED = [kind for kind in GUIDANCE if kind != "plain"]
-LARGEST = 2.0
 RELIEF = [name for name in CHANGE if name.startswith("relief")]
 
 
@@ -172,14 +171,15 @@ def test_attention_starts_at_exactly_one(kind):
 
 @torch.no_grad()
 @pytest.mark.parametrize("scale", [0.3, 30.0])
-def test_weights_are_one_for_each_channel_and_place_and_never_negative_or_without_bound(scale):
+def test_weights_are_one_for_each_channel_and_place_and_never_negative(scale):
     net = make()
     for layer in net.attention:
         torch.nn.init.normal_(layer.layer.weight, std=scale)
     weights = net.attend(depth())
     assert [w.shape[1] for w in weights] == list(net.encoder.channels)
     for one in weights:
-        assert 0 <= one.min() < 1 < one.max() <= LARGEST
+        assert 0 <= one.min() < 1 < one.max()
+        assert bool(one.isfinite().all())
         assert (one[:, 0] - one[:, 1]).abs().max() > 1e-3
     for one, shown in zip(weights, net(image(), depth()).attention, strict=True):
         torch.testing.assert_close(shown, one.mean(dim=1, keepdim=True))

@@ -1,20 +1,8 @@
-"""What earlier notebooks of a run left for later ones: its networks, or the shipped ones in their place."""
+"""What earlier notebooks of a run left for later ones, or the shipped networks in its place."""
 
-from lesionkit.depth import DepthNet
-from lesionkit.detector import Detector, load_depth
+from lesionkit.detector import Detector
 from lesionkit.runs.parameters import ARTEFACTS
 from lesionkit.runs.records import Run
-
-
-def depth_network(run: Run) -> tuple[DepthNet, str]:
-    """The depth network that 02_depth trained in this run, else the shipped one; and which it is, in words."""
-    path = run.artefact(ARTEFACTS["02_depth"])
-    if path.exists():
-        net, which = load_depth(path), "trained by 02_depth in this run"
-    else:
-        net, which = Detector.from_pretrained("reference", str(run.device)).depth_net, "the shipped reference network"
-    run.note(depth_network=which)
-    return net, which
 
 
 def run_detector(run: Run) -> tuple[Detector, str]:
