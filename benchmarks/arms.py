@@ -29,6 +29,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -43,6 +44,7 @@ from lesionkit.detector import Detector
 from lesionkit.devices import resolve
 from lesionkit.frames import Frames
 from lesionkit.metrics import claims
+from lesionkit.runs import PROFILES
 from lesionkit.scenes import SceneConfig
 from lesionkit.segmentation import Decoder, DepthFeatures, DepthGuidedSegmenter, Segmentation, depth_change
 
@@ -56,7 +58,7 @@ FIGURES = Path(__file__).resolve().parent.parent / "figures"
 SIX = ("plain", "depth", "learned", "luminance", "shuffled", "oracle")
 ARMS = (*SIX, "alone", "concatenated", "from_depth")
 EXACT = ("oracle", "alone", "concatenated")  # these are given exact depth, the others the estimate
-TEST_SEED = 901  # of scenes that no arm is trained on
+TEST_SEED = 911  # of scenes that no arm is trained on, and that were not looked at while the branch was built
 CONFIGS = ("standard", "shift", "hard", "map")
 MAP = {"contrast": (0.0, 0.1, 0.3, 0.6), "relief": (0.0, 0.5, 1.0), "light": (1.0, 0.6)}
 MEASURES = ("dice", "average_precision", "boundary_f1", "found", "false_regions", *claims.CLAIMS)
@@ -103,7 +105,7 @@ def untrained(arm: str, depth_net: nn.Module) -> DepthGuidedSegmenter:
 
 
 class Data:
-    """Scenes and estimated depths, made when they are first asked for; those of the last seed are kept."""
+    """Scenes with their estimated depth, made when they are first asked for; those of the last seed are kept."""
 
     def __init__(self, settings: Settings, depth_net: nn.Module, device: torch.device):
         self.settings, self.depth_net, self.device = settings, depth_net, device
@@ -119,7 +121,7 @@ class Data:
         return self._with_depth(kept_frames("test", n, size_px, TEST_SEED, config))
 
     def _with_depth(self, data: Frames) -> tuple[Frames, Tensor]:
-        return data, training.estimate_depth(self.depth_net, data.image, self.device)
+        return data, training.estimate_depth(self.depth_net, data.image, self.device, batch_size=8)
 
 
 def test_configs(names: list[str]) -> dict[str, SceneConfig]:
@@ -133,8 +135,8 @@ def test_configs(names: list[str]) -> dict[str, SceneConfig]:
     return found
 
 
-def one_run(arm: str, seed: int, data: Data, configs: dict[str, SceneConfig]) -> list[dict]:
-    """A training of one arm, and a row for each configuration that it is tested on."""
+def one_run(arm: str, seed: int, data: Data, tests: dict[str, Any]) -> list[dict]:
+    """A training of one arm, and a row for each of `tests`: name -> what `data.test` makes frames of."""
     start, settings, device = time.monotonic(), data.settings, data.device
     (train, estimated), (validation, _) = (data.of_seed(part, seed) for part in ("train", "validation"))
     config = training.TrainConfig(settings["epochs"], settings["batch_size"], seed=seed)
@@ -150,7 +152,7 @@ def one_run(arm: str, seed: int, data: Data, configs: dict[str, SceneConfig]) ->
     point = claims.operating_point(probability(*data.of_seed("validation", seed)), validation.mask)
     told = {"arm": arm, "seed": seed, "loss": history.loss[-1], "seconds": round(time.monotonic() - start)}
     rows = []
-    for name, wanted in configs.items():
+    for name, wanted in tests.items():
         test, depth = data.test(wanted)
         rows.append({**told, "config": name, **measured(probability(test, depth), point, test)})
     return rows
@@ -255,26 +257,39 @@ def main(
     weights: str, device: str, path: Path | None,
 ) -> None:  # fmt: skip
     """Train and measure the arms; see the head of this file."""
-    place, target = resolve(device), path or report.RESULTS / "arms.json"
     settings = {"size": size, "scenes": scenes, "epochs": epochs, "test_scenes": test_scenes}
     settings |= {"validation_scenes": 64, "batch_size": 8}
-    runs, wanted = runs_in(target, settings), test_configs(configs)
-    detector = Detector.from_pretrained(weights, str(place))
-    data = Data(settings, detector.depth_net, place)
-    for seed, arm in product(seeds, arms):
-        done = {run["config"] for run in runs if (run["arm"], run["seed"]) == (arm, seed)}
-        if wanted.keys() <= done:
-            continue
-        new = one_run(arm, seed, data, {name: one for name, one in wanted.items() if name not in done})
-        runs += new
-        table = differences(pd.DataFrame(runs))
-        content = {"settings": settings, "runs": runs, "differences": table.to_dict("records")}
-        files.write_json(target, files.plain(content | {"machine": report.machine(place)}))
-        dice = ", ".join(f"{run['config']} {run['dice']:.3f}" for run in new[:3])
-        click.echo(f"seed {seed}, {arm}: Dice {dice}; {new[0]['seconds']} s")
-    table = pd.DataFrame(runs)
+    data = Data(settings, depth_network(weights, device), resolve(device))
+    table = all_runs(data, arms, seeds, test_configs(configs), path or report.RESULTS / "arms.json")
     if path is None:
         write_figures(table)
+    tell(table)
+
+
+def depth_network(weights: str, device: str) -> nn.Module:
+    net = Detector.from_pretrained(weights, device).depth_net
+    net.sees_px = PROFILES["quick"]().depth_px
+    return net
+
+
+def all_runs(data: Data, arms: list[str], seeds: list[int], tests: dict[str, Any], target: Path) -> pd.DataFrame:
+    """A row per run and test, all those in `target` included; those that are missing there are made."""
+    runs = runs_in(target, data.settings)
+    for seed, arm in product(seeds, arms):
+        done = {run["config"] for run in runs if (run["arm"], run["seed"]) == (arm, seed)}
+        if tests.keys() <= done:
+            continue
+        new = one_run(arm, seed, data, {name: one for name, one in tests.items() if name not in done})
+        runs += new
+        content = {"settings": data.settings, "runs": runs}
+        content |= {"differences": differences(pd.DataFrame(runs)).to_dict("records")}
+        files.write_json(target, files.plain(content | {"machine": report.machine(data.device)}))
+        dice = ", ".join(f"{run['config']} {run['dice']:.3f}" for run in new[:3])
+        click.echo(f"seed {seed}, {arm}: Dice {dice}; {new[0]['seconds']} s")
+    return pd.DataFrame(runs)
+
+
+def tell(table: pd.DataFrame) -> None:
     shown = table[~table["config"].str.contains(",")].groupby(["config", "arm"], sort=False)
     click.echo(shown[list(MEASURES)].mean().round(3).to_string())
     click.echo(differences(table).query("measure == 'dice'").round(4).to_string(index=False))

@@ -23,6 +23,7 @@ from lesionkit.preprocess import resize
 
 Batch = dict[str, Tensor]
 Objective = Callable[[nn.Module, Batch], Tensor]
+BRANCH = {"depth_features", "attention"}  # modules whose parameters learn at `branch_lr_scale`
 
 
 class TrainingError(RuntimeError):
@@ -37,6 +38,7 @@ class TrainConfig:
     batch_size: int = 16  # over all processes together
     learning_rate: float = 2e-3  # of AdamW, at the peak
     encoder_lr_scale: float = 0.5  # the pretrained encoder moves slower, or it forgets what it knew
+    branch_lr_scale: float = 0.1  # what guides moves slower still, or it learns a few hundred frames by heart
     weight_decay: float = 1e-4
     warmup: float = 0.1  # share of the steps; AdamW's first estimates are poor
     clip_norm: float = 1.0  # one odd batch must not throw the weights away
@@ -173,11 +175,14 @@ def best_precision(model: nn.Module, device: torch.device) -> str:
 
 
 def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
-    """AdamW's two groups of parameters, the encoder's last; a model without an encoder has one."""
-    rates = {"rest": config.learning_rate, "encoder": config.learning_rate * config.encoder_lr_scale}
-    groups = {name: {"params": [], "lr": rate} for name, rate in rates.items()}
+    """AdamW's groups of parameters, by the modules that a parameter's name leads through: BRANCH, encoder, the rest.
+    A group without parameters is left out."""
+    scales = {"rest": 1.0, "encoder": config.encoder_lr_scale, "branch": config.branch_lr_scale}
+    groups = {name: {"params": [], "lr": config.learning_rate * scale} for name, scale in scales.items()}
     for name, parameter in model.named_parameters():
-        groups["encoder" if "encoder" in name.split(".") else "rest"]["params"].append(parameter)
+        parts = set(name.split("."))
+        kind = "branch" if parts & BRANCH else "encoder" if "encoder" in parts else "rest"
+        groups[kind]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]
 
 

@@ -170,6 +170,16 @@ def test_the_encoder_is_found_inside_a_larger_model():
     assert [sum(p.numel() for p in group["params"]) for group in groups] == [9 + 4, 3 * 8 * 9 + 8 + 16]
 
 
+def test_what_guides_learns_slowest_its_own_encoder_too():
+    guide = nn.ModuleDict({"encoder": nn.Linear(2, 2), "mix": nn.Linear(2, 3)})
+    model = nn.ModuleDict(
+        {"encoder": nn.Linear(1, 1), "depth_features": guide, "attention": nn.Linear(1, 4), "head": nn.Linear(1, 5)}
+    )
+    groups = fitting._groups(model, replace(CONFIG, encoder_lr_scale=0.5, branch_lr_scale=0.1))
+    found = {round(group["lr"] / CONFIG.learning_rate, 3): sum(p.numel() for p in group["params"]) for group in groups}
+    assert found == {1.0: 10, 0.5: 2, 0.1: 6 + 9 + 8}
+
+
 def test_the_schedule_warms_up_and_ends_low():
     optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule, rates = fitting._schedule(optimiser, replace(CONFIG, warmup=0.1), steps=100), []

@@ -27,6 +27,7 @@ class Profile:
 
     name: str = "quick"
     size_px: int = 128  # edge of an image in the network: fit for a CPU, and lesions still span 10 to 40 px
+    depth_px: int = 384  # edge to which the depth network sees it enlarged: relief needs pixels
     train_scenes: int = 320  # depth is learned from far fewer; masks gain up to here, then the clock decides
     validation_scenes: int = 64  # fixes thresholds; enough that a change of 0.02 in Dice is no accident
     test_scenes: int = 64  # reported, never looked at while anything is chosen
@@ -45,7 +46,7 @@ def smoke() -> Profile:
     images = dict(train_images=16, test_images=8)
     epochs = dict(depth_epochs=1, segmentation_epochs=1, ablation_epochs=1)
     # the smallest edge that still has a pixel at the encoder's last stage
-    return Profile("smoke", size_px=64, **scenes, **images, **epochs)
+    return Profile("smoke", size_px=64, depth_px=64, **scenes, **images, **epochs)
 
 
 def quick() -> Profile:
