@@ -2,12 +2,12 @@
 
     LESIONKIT_DATA=... python benchmarks/arms_real.py
 
-Trained on the training parts of Kvasir-SEG (PraNet's split) and CVC-ClinicDB (by sequence: PraNet's test part shares its
-videos with the training part), with lesion-free crops; operating points are fixed on a validation part of the same.
+Trained on the training parts of Kvasir-SEG (PraNet's split) and CVC-ClinicDB (by sequence: PraNet's test part shares
+its videos with the training part), with lesion-free crops; operating points are fixed on a validation part of the same.
 Tested on Kvasir-100, ClinicDB by sequence, and the centres of PolypGen's single frames that lie in
 LESIONKIT_DATA/polypgen-single. Depth is estimated by the shipped network, which has seen rendered scenes alone. The
-measures are those of `arms.py`, at the networks' size. Runs are kept after every arm, in results/arms_real.json or --json FILE; without --json also written:
-figures/arms_real.csv and figures/arms_real_differences.csv.
+measures are those of `arms.py`, at the networks' size. Runs are kept after every arm, in results/arms_real.json or in
+--json FILE; without --json also written: figures/arms_real.csv and figures/arms_real_differences.csv.
 """
 
 from functools import lru_cache

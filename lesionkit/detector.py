@@ -26,7 +26,7 @@ from lesionkit.files import write_bytes
 from lesionkit.first_branch import give_first_branch
 from lesionkit.fusion import Detection
 from lesionkit.preprocess import STRIDE, ImageError, preprocess
-from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
+from lesionkit.segmentation import DepthGuidedSegmenter, check_guidance
 
 LARGEST_PX = 4096  # to which a depth network's image may be enlarged
 ASSETS = Path(__file__).parent / "assets"
@@ -196,7 +196,7 @@ def _configuration(values: dict) -> DetectorConfig:
     config = DetectorConfig(**values)
     if not 0 < config.threshold < 1:
         raise ValueError(f"threshold {config.threshold!r}")
-    if config.guidance not in GUIDANCE or not GUIDANCE[config.guidance].alone:
+    if not check_guidance(config.guidance).alone:
         raise ValueError(f"guidance {config.guidance!r} needs more than an image")
     if config.size_px < STRIDE or config.size_px % STRIDE:
         raise ValueError(f"size_px {config.size_px!r}")
