@@ -4,8 +4,9 @@
 
 Ours is all that runs between preprocessing and fusion: depth network, attention, encoder, decoder; as trained, and as
 `detect` runs it, with its batch normalisations folded into the convolutions. MONAI's are folded where `fused` finds
-them, in its encoder. All take turns, image by image, so that whatever slows the machine down meets each;
-weights do not matter here, and MONAI's are random. Beside it: how many images a second ours takes, and how much of the
+them, in its encoder. A third is the kit's first branch (`lesionkit.first_branch`), which the guidance of today must not
+cost more than 1.35 times. All take turns, image by image, so that whatever slows the machine down meets each;
+weights do not matter here, and all are random. Beside it: how many images a second ours takes, and how much of the
 time is preprocessing where that is done on the device as well (`detect.py` has the rest: files, overlay).
 """
 
@@ -16,9 +17,20 @@ import click
 import report
 import torch
 
-from lesionkit.detector import Detector, fused
+from lesionkit.depth import DepthNet
+from lesionkit.detector import Detector, DetectorConfig, fused
 from lesionkit.devices import resolve
+from lesionkit.first_branch import give_first_branch
 from lesionkit.preprocess import preprocess
+from lesionkit.segmentation import DepthGuidedSegmenter
+
+
+def untrained(encoder: str, device: str, first: bool = False) -> Detector:
+    """A detector with today's branch, or with the first one."""
+    segmenter = DepthGuidedSegmenter("depth", encoder, pretrained=False)
+    if first:
+        give_first_branch(segmenter)
+    return Detector(DepthNet(pretrained=False), segmenter, DetectorConfig(encoder=encoder, depth_px=0), device)
 
 
 def rival(device: torch.device) -> torch.nn.Module:
@@ -55,14 +67,15 @@ def rates(times: dict[str, list[float]], batch: int) -> dict[str, float]:
 @click.option("--sizes", default="256,320,352", show_default=True, help="Edges in pixels.")
 @click.option("--batches", default="1", show_default=True, help="Images at once.")
 @click.option("--repeats", default=20, show_default=True)
-@click.option("--weights", default="reference", show_default=True)
+@click.option("--encoder", default="efficientnet-lite2", show_default=True)
 @click.option("--device", default="auto", show_default=True)
-def main(sizes: str, batches: str, repeats: int, weights: str, device: str) -> None:
+def main(sizes: str, batches: str, repeats: int, encoder: str, device: str) -> None:
     """Measure the forward pass; see the head of this file."""
     facts = report.machine(resolve(device))
-    detector, frozen = (Detector.from_pretrained(weights, device) for _ in range(2))
+    detector, frozen, first = (untrained(encoder, device, first) for first in (False, False, True))
     theirs, results, rows = rival(detector.device), {}, []
     nets = {"ours": detector.maps, "monai": theirs, "ours_folded": frozen.fuse().maps, "monai_folded": fused(theirs)}
+    nets["first_folded"] = first.fuse().maps
     nets["with_preprocessing"] = lambda image: frozen.maps(preprocess(image, image.shape[-1]).image)
     for size_px in map(int, sizes.split(",")):
         for batch in map(int, batches.split(",")):
@@ -72,6 +85,7 @@ def main(sizes: str, batches: str, repeats: int, weights: str, device: str) -> N
                 "times_as_fast": times_as_fast(times, "ours", "monai"),
                 "times_as_fast_folded": times_as_fast(times, "ours_folded", "monai_folded"),
                 "times_as_fast_in_use": times_as_fast(times, "ours_folded", "monai"),  # each as its users run it
+                "times_the_first_branch": times_as_fast(times, "first_folded", "ours_folded"),  # what it costs
             }
             spreads = {f"{name}_ms": report.spread(found) for name, found in times.items()}
             speed = rates(times, batch)

@@ -25,7 +25,7 @@ from lesionkit.devices import resolve
 from lesionkit.files import write_bytes
 from lesionkit.first_branch import give_first_branch
 from lesionkit.fusion import Detection
-from lesionkit.preprocess import STRIDE, ImageError, preprocess
+from lesionkit.preprocess import STRIDE, ImageError, crop_resize, preprocess
 from lesionkit.segmentation import DepthGuidedSegmenter, check_guidance
 
 LARGEST_PX = 4096  # to which a depth network's image may be enlarged
@@ -101,8 +101,11 @@ class Detector:
         return Path(path)
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray | Float[Tensor, "b 3 h w"]) -> Detection:
-        """Raises ImageError for a wrong type, shape or range."""
+    def __call__(
+        self, image: np.ndarray | Float[Tensor, "b 3 h w"], depth: np.ndarray | Float[Tensor, "b 1 h w"] | None = None
+    ) -> Detection:
+        """depth: takes the place of the estimate, near is small; h×w for an array, b×1×h×w for a tensor. Raises
+        ImageError for a wrong type, shape or range, GuidanceError for depths that are not positive and finite."""
         if isinstance(image, Tensor):
             fits = image.is_floating_point() and image.ndim == 4 and image.shape[1] == 3
         else:
@@ -111,27 +114,36 @@ class Detector:
             known = isinstance(image, (Tensor, np.ndarray))
             kind = f"{image.dtype} {tuple(image.shape)}" if known else type(image).__name__
             raise ImageError(f"give an h×w×3 uint8 array or a b×3×h×w float tensor that is not empty, not {kind}")
+        wanted = image.shape[:2] if isinstance(image, np.ndarray) else (len(image), 1, *image.shape[2:])
+        if depth is not None and (type(depth) is not type(image) or depth.shape != wanted):
+            size = "×".join(map(str, wanted))
+            raise ImageError(f"give the depth as the image is given, an array or a tensor, of {size}: one per pixel")
         if isinstance(image, np.ndarray):
             # a copy: torch warns of arrays it could not write to, and takes no mirrored views
             tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(self.device)
-            return self._one(tensor.float() / 255, image)
+            given = None if depth is None else torch.from_numpy(depth.astype(np.float32))[None, None]
+            return self._one(tensor.float() / 255, image, given)
         # one by one: each image has a field of view of its own
-        singles = [self._one(one[None].to(self.device).float(), fusion.to_array(one)) for one in image]
+        depths = [None] * len(image) if depth is None else depth[:, None]
+        pairs = zip(image, depths, strict=True)
+        singles = [self._one(one[None].to(self.device).float(), fusion.to_array(one), given) for one, given in pairs]
         probability, depth = (_stack(getattr(one, name) for one in singles) for name in ("probability", "depth"))
         attention = tuple(map(_stack, zip(*(one.attention for one in singles), strict=True)))
         return Detection(image, probability, depth, attention, self.threshold, singles)
 
-    def maps(self, image: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Preprocessed images through both networks: probability, target depth, attention."""
+    def maps(self, image: Float[Tensor, "b 3 s s"], depth: Tensor | None = None) -> tuple[Tensor, Tensor, tuple]:
+        """Preprocessed images through both networks: probability, target depth (or `depth` b×1×s×s), attention."""
         image = image.to(memory_format=torch.channels_last)
         depth_net, segmenter = self.running
-        depth = depth_net(image).target
+        depth = depth_net(image).target if depth is None else depth
         found = segmenter(image, depth)
         return found.probability, depth, found.attention
 
-    def _one(self, tensor: Float[Tensor, "1 3 h w"], pixels: np.ndarray) -> Detection:
+    def _one(self, tensor: Float[Tensor, "1 3 h w"], pixels: np.ndarray, given: Tensor | None) -> Detection:
         seen = preprocess(tensor, self.config.size_px)
-        probability, depth, attention = self.maps(seen.image)
+        if given is not None:
+            given = crop_resize(given.to(self.device).float(), seen.box, self.config.size_px)
+        probability, depth, attention = self.maps(seen.image, given)
         box, size_hw = tuple(seen.box[0].tolist()), pixels.shape[:2]
         return Detection(
             image=pixels,

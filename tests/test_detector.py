@@ -43,6 +43,42 @@ def pixels(h=70, w=90, seed=0) -> np.ndarray:
     return image
 
 
+# --- a depth of one's own
+
+
+def test_a_depth_that_is_given_takes_the_place_of_the_estimate(detector):
+    image = pixels()
+    own = detector(image)
+    slope = np.linspace(20, 60, 90, dtype=np.float32)[None].repeat(70, axis=0)
+    found = detector(image, depth=slope)
+    assert np.corrcoef(found.depth[:50, :70].ravel(), slope[:50, :70].ravel())[0, 1] > 0.99
+    assert np.abs(found.probability - own.probability).max() > 1e-4
+    assert np.abs(detector(image, depth=5 * slope).probability - found.probability).max() < 1e-3  # it has no unit
+
+
+def test_each_image_of_a_batch_gets_its_own_depth(detector):
+    image, depth = torch.rand(2, 3, 64, 96), 20 + 20 * torch.rand(2, 1, 64, 96)
+    found = detector(image, depth=depth)
+    swapped = detector(image, depth=depth.flip(0))
+    assert (found.probability - swapped.probability).abs().amax((1, 2, 3)).min() > 1e-5
+    torch.testing.assert_close(detector(image[1:], depth=depth[1:]).probability, found.probability[1:])
+
+
+@pytest.mark.parametrize(
+    ("depth", "words"),
+    [
+        (np.ones((70, 80), np.float32), "of 70×90: one per pixel"),
+        (torch.ones(1, 1, 70, 90), "as the image is given, an array or a tensor"),
+        (np.zeros((70, 90), np.float32), "give positive distances"),
+        (np.full((70, 90), np.nan), "give positive distances"),
+    ],
+)
+def test_a_depth_that_does_not_fit_is_one_sentence(detector, depth, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        detector(pixels(), depth=depth)
+    assert "\n" not in str(caught.value)
+
+
 # --- in and out
 
 
