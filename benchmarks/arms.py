@@ -46,7 +46,7 @@ from lesionkit.frames import Frames
 from lesionkit.metrics import claims
 from lesionkit.runs import PROFILES
 from lesionkit.scenes import SceneConfig
-from lesionkit.segmentation import Decoder, DepthFeatures, DepthGuidedSegmenter, Segmentation, depth_change
+from lesionkit.segmentation import Decoder, DepthGuidedSegmenter, Segmentation, depth_change, picture_mix
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "recipes" / "reference"))
 
@@ -74,7 +74,7 @@ class Alone(DepthGuidedSegmenter):
 
     def __init__(self):
         super().__init__("plain")
-        self.mix = DepthFeatures(pretrained=False).mix
+        self.mix = picture_mix()
 
     def forward(self, image: Tensor, depth: Tensor, _donors: Tensor | None = None) -> Segmentation:
         return Segmentation(self.decode(self.encode(self.mix(depth_change(depth)))), ())

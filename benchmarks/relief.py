@@ -64,11 +64,8 @@ def rows(detector: Detector, config: SceneConfig, count: int, size_px: int) -> I
                     value = metrics.relief_correlation(*pair, region, scale)
                     yield told | {"measure": "correlation", "value": value} | groups(lesion)
             for place, mask in where.items():
-                yield told | {
-                    "measure": "false relief",
-                    "value": metrics.false_relief(*pair, mask[i], scale),
-                    "place": place,
-                }
+                value = metrics.false_relief(*pair, mask[i], scale)
+                yield told | {"measure": "false relief", "value": value, "place": place}
 
 
 def product_of(estimates: dict[str, Tensor], n: int) -> Iterator[tuple]:

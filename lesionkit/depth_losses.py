@@ -51,21 +51,21 @@ def relief_matching(prediction: Depth, depth: Depth, weight: Valid) -> Scalar:
     fold. A plane costs nothing, however far or oblique. weight: what a pixel counts, 0 where nothing is seen; the true
     depth must be known everywhere, since surroundings reach beyond what is seen. In [0, 2].
     """
-    if not prediction.shape == depth.shape == weight.shape:
-        raise ValueError(
-            f"prediction, depth and weight must have one shape, not {tuple(prediction.shape)}, "
-            f"{tuple(depth.shape)}, {tuple(weight.shape)}"
-        )
-    d, d_true, weight = prediction.float(), depth.float(), weight.float()
+    _check_shapes(prediction, depth, weight)
+    d, d_true = prediction.float(), depth.float()
     off = sum((squash(relief(d, s)) - squash(relief(d_true, s))).abs() for s in RELIEF_SCALES) / len(RELIEF_SCALES)
-    return ((off * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1)).mean()
+    return _mean_where(off, weight).mean()
+
+
+def _check_shapes(prediction: Depth, depth: Depth, valid: Valid) -> None:
+    if not prediction.shape == depth.shape == valid.shape:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (prediction, depth, valid))
+        raise ValueError(f"prediction, depth and valid must have one shape, not {shapes}")
 
 
 def _log_ratio(prediction: Depth, depth: Depth, valid: Valid) -> tuple[Depth, Bool[Tensor, "b 1 h w"]]:
     """log d − log d*, and where it is known. An unknown pixel has the ratio 0 and passes no gradient."""
-    if not prediction.shape == depth.shape == valid.shape:
-        shapes = ", ".join(str(tuple(x.shape)) for x in (prediction, depth, valid))
-        raise ValueError(f"prediction, depth and valid must have one shape, not {shapes}")
+    _check_shapes(prediction, depth, valid)
     known = valid > 0.5
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     # Replaced before the logarithm: the gradient of log(0) is infinite, and infinity times 0 is not a number.
@@ -73,7 +73,7 @@ def _log_ratio(prediction: Depth, depth: Depth, valid: Valid) -> tuple[Depth, Bo
     return d.log() - d_true.log(), known
 
 
-def _mean_where(values: Float[Tensor, "b 1 y x"], where: Bool[Tensor, "b 1 y x"]) -> Float[Tensor, " b"]:
-    """Mean per image of the values that count; 0 for an image where none does."""
+def _mean_where(values: Float[Tensor, "b 1 y x"], where: Bool[Tensor, "b 1 y x"] | Float[Tensor, "b 1 y x"]) -> Tensor:
+    """Mean per image of the values that count, or as much as they count; 0 for an image where none does."""
     count = where.sum(dim=(1, 2, 3)).clamp(min=1)
     return (values * where).sum(dim=(1, 2, 3)) / count

@@ -41,11 +41,11 @@ class DetectorConfig:
     """What a weight file carries in its header beside the weights."""
 
     size_px: int = 256  # the networks' input; a multiple of 32
-    depth_px: int = 256  # the depth network sees smaller images enlarged to this edge
     guidance: str = "depth"
     encoder: str = "efficientnet-lite0"
     threshold: float = 0.5  # fixed on a validation part, see the model card
     trained_on: str = "nothing yet"
+    depth_px: int = 256  # the depth network sees smaller images enlarged to this edge
 
 
 class Detector:
@@ -106,18 +106,7 @@ class Detector:
     ) -> Detection:
         """depth: takes the place of the estimate, near is small; h×w for an array, b×1×h×w for a tensor. Raises
         ImageError for a wrong type, shape or range, GuidanceError for depths that are not positive and finite."""
-        if isinstance(image, Tensor):
-            fits = image.is_floating_point() and image.ndim == 4 and image.shape[1] == 3
-        else:
-            fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-        if not fits or 0 in image.shape:
-            known = isinstance(image, (Tensor, np.ndarray))
-            kind = f"{image.dtype} {tuple(image.shape)}" if known else type(image).__name__
-            raise ImageError(f"give an h×w×3 uint8 array or a b×3×h×w float tensor that is not empty, not {kind}")
-        wanted = image.shape[:2] if isinstance(image, np.ndarray) else (len(image), 1, *image.shape[2:])
-        if depth is not None and (type(depth) is not type(image) or depth.shape != wanted):
-            size = "×".join(map(str, wanted))
-            raise ImageError(f"give the depth as the image is given, an array or a tensor, of {size}: one per pixel")
+        check_given(image, depth)
         if isinstance(image, np.ndarray):
             # a copy: torch warns of arrays it could not write to, and takes no mirrored views
             tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(self.device)
@@ -152,6 +141,22 @@ class Detector:
             attention=tuple(w[0, 0].float().cpu().numpy() for w in attention),
             threshold=self.threshold,
         )
+
+
+def check_given(image: object, depth: object) -> None:
+    """Whether a detector can take the image, and the depth with it. Raises ImageError."""
+    if isinstance(image, Tensor):
+        fits = image.is_floating_point() and image.ndim == 4 and image.shape[1] == 3
+    else:
+        fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    if not fits or 0 in image.shape:
+        known = isinstance(image, (Tensor, np.ndarray))
+        kind = f"{image.dtype} {tuple(image.shape)}" if known else type(image).__name__
+        raise ImageError(f"give an h×w×3 uint8 array or a b×3×h×w float tensor that is not empty, not {kind}")
+    wanted = image.shape[:2] if isinstance(image, np.ndarray) else (len(image), 1, *image.shape[2:])
+    if depth is not None and (type(depth) is not type(image) or depth.shape != wanted):
+        size = "×".join(map(str, wanted))
+        raise ImageError(f"give the depth as the image is given, an array or a tensor, of {size}: one per pixel")
 
 
 def _stack(maps: Iterable[np.ndarray]) -> Float[Tensor, "b 1 y x"]:

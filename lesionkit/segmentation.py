@@ -66,10 +66,8 @@ def check_guidance(kind: str) -> Guidance:
     return GUIDANCE[kind]
 
 
-def check_depth(depth: Float[Tensor, "b 1 y x"], image: Given = None) -> None:
-    """Raises GuidanceError for a depth that is not positive and finite, or of another size than the image."""
-    if image is not None and depth.shape[2:] != image.shape[2:]:
-        raise GuidanceError(f"the depth map is {_size(depth)} and the image {_size(image)}: give one depth per pixel")
+def check_depth(depth: Float[Tensor, "b 1 h w"]) -> None:
+    """Raises GuidanceError for a depth that is not positive and finite."""
     if torch.compiler.is_compiling():  # an exported graph cannot look at values
         return
     if not bool(((depth > 0) & (depth < torch.inf)).all()):  # false for NaN too
@@ -108,8 +106,10 @@ def guidance_map(
     source = {"image": image, "depth": depth, "donors": donors}[needs]
     if source is None:
         raise GuidanceError(f"guidance {kind!r} needs `{needs}`: pass it")
-    if needs != "image":
-        check_depth(source, image)
+    if kind == "plain":
+        raise GuidanceError("guidance 'plain' has no branch, so nothing feeds it: name another one")
+    if image is not None and source.shape[2:] != image.shape[2:]:
+        raise GuidanceError(f"the depth map is {_size(source)} and the image {_size(image)}: give one depth per pixel")
     if kind == "learned":
         return standardise(source)[:, [0, 0, 1, 1, 2, 2]]
     if kind == "luminance":
@@ -146,18 +146,23 @@ def draw_donors(depth: Float[Tensor, "n 1 h w"], seed: int = 0) -> Float[Tensor,
     return depth.roll(1 + (n // 2 - 1 + seed) % (n - 1), dims=0)
 
 
+def picture_mix() -> nn.Conv2d:
+    """b×6×h×w in about [−1, 1] → a picture b×3×h×w: of steepness and relief at 1/32 and 1/16 to begin with."""
+    mix = nn.Conv2d(len(CHANGE), 3, 1)
+    nn.init.constant_(mix.bias, 0.5)
+    nn.init.zeros_(mix.weight)
+    for channel, name in enumerate(("steepness", "relief 1/32", "relief 1/16")):
+        nn.init.constant_(mix.weight[channel, CHANGE.index(name)], 0.25)
+    return mix
+
+
 class DepthFeatures(nn.Module):
     """Step [20, 24]: convolution and pooling on the maps, one set of features per scale: b×6×h×w → 5 × b×c_i×h_i×w_i.
-    A learned mix makes a picture of the maps, of steepness and relief at 1/32 and 1/16 to begin with, for an encoder
-    that knows pictures."""
+    A learned mix makes a picture of the maps, for an encoder that knows pictures."""
 
     def __init__(self, pretrained: bool = True, blocks: int = 12):
         super().__init__()
-        self.mix = nn.Conv2d(len(CHANGE), 3, 1)
-        nn.init.constant_(self.mix.bias, 0.5)
-        nn.init.zeros_(self.mix.weight)
-        for channel, name in enumerate(("steepness", "relief 1/32", "relief 1/16")):
-            nn.init.constant_(self.mix.weight[channel, CHANGE.index(name)], 0.25)
+        self.mix = picture_mix()
         self.encoder = EfficientNetLite("efficientnet-lite0", pretrained, blocks)
         self.channels = self.encoder.channels
 
@@ -247,11 +252,11 @@ class DepthGuidedSegmenter(nn.Module):
         return self.encoder(image)
 
     def attend(self, depth: Given = None, image: Given = None, donors: Given = None) -> list[Tensor]:
-        """Steps [20–24]: weights b×c_i×h_i×w_i per scale, which start at 1. Of the three only what GUIDANCE names is
-        needed, depth b×1×h×w for "depth"; raises GuidanceError without it."""
+        """Steps [20–24]: weights b×c_i×h_i×w_i per scale, which start at 1; b×1×h_i×w_i under "plain". Of the three
+        only what GUIDANCE names is needed, depth b×1×h×w for "depth"; raises GuidanceError without it."""
         if self.guidance == "plain" and image is not None:
             b, _, h, w = image.shape
-            return [image.new_ones(b, c, h >> i, w >> i) for i, c in enumerate(self.encoder.channels, start=1)]
+            return [image.new_ones(b, 1, h >> i, w >> i) for i in range(1, len(self.encoder.channels) + 1)]
         if GUIDANCE[self.guidance].needs == "donors" and donors is None and depth is not None:
             donors = draw_donors(depth)
         features = self.depth_features(guidance_map(self.guidance, image, depth, donors))

@@ -34,9 +34,9 @@ def depth_objective(model: DepthNet, batch: Batch) -> Tensor:
     relief of the two that have seen the local detail."""
     maps: DepthMaps = model(batch["image"])
     valid = batch["view"] > 0.5
-    weight = batch["view"] * (1 + (NEAR_LESIONS - 1) * around(batch["mask"])) if "mask" in batch else batch["view"]
-    total = RELIEF * losses.relief_matching(maps.target, batch["depth"], weight)
-    total = total + 0.3 * RELIEF * losses.relief_matching(maps.third, batch["depth"], weight)
+    counts = batch["view"] * (1 + (NEAR_LESIONS - 1) * around(batch["mask"])) if "mask" in batch else batch["view"]
+    total = RELIEF * losses.relief_matching(maps.target, batch["depth"], counts)
+    total = total + 0.3 * RELIEF * losses.relief_matching(maps.third, batch["depth"], counts)
     for weight, prediction in ((0.3, maps.first), (0.3, maps.third), (1.0, maps.target)):
         similar = losses.scale_invariant_log(prediction, batch["depth"], valid)
         edges = losses.gradient_matching(prediction, batch["depth"], valid)

@@ -324,6 +324,7 @@ def test_a_flat_map_is_standardised_to_zeros():
         (lambda: guidance_map("oracle", image()), "needs `depth`: pass it"),
         (lambda: guidance_map("shuffled", image(), depth()), "needs `donors`"),
         (lambda: make("learned").attend(depth()), "needs `image`: pass it"),
+        (lambda: guidance_map("plain", image()), "'plain' has no branch"),
         (lambda: draw_donors(depth()[:1]), "at least two frames"),
         (lambda: make("depth")(image()[..., :60], depth()[..., :60]), "multiples of 32"),
         (lambda: make("shuffled")(image()[:1], depth()[:1]), "at least two frames"),

@@ -62,7 +62,7 @@ FRESH_STAGES = (
         {"examination": 2015, "blind_end": 504, "standard": 1092, "hard": 420}, (192, 224, 256), 24, 2e-3, 64, "fp32", 3
     ),
     DepthStage({"examination": 1763, "blind_end": 504, "standard": 1763}, (256, 320), 18, 1e-3, 64, "fp32", 3),
-    replace(RELIEF_STAGE, epochs=12, learning_rate=1e-3, batch=64, precision="fp32", renewed=2),
+    replace(RELIEF_STAGE, epochs=12, batch=64, precision="fp32", renewed=2),
 )
 SCENE_SEEDS = {"examination": 9400, "blind_end": 9500, "standard": 9600, "hard": 9700, "subtle": 9800}
 DRAWING = 8  # processes that draw scenes for the GPU's renderer
