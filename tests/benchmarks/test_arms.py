@@ -66,6 +66,26 @@ def test_every_arm_trains_and_is_tested_on_every_configuration_from_one_training
     assert all(rows[i]["loss"] == rows[i + 1]["loss"] for i in range(0, len(rows), 2))
 
 
+def test_the_map_shows_the_same_scenes_under_other_colour_relief_and_light():
+    cells = {name: arms.kept_frames("test", 2, 64, 911, one) for name, one in arms.test_configs(["map"]).items()}
+    assert len(cells) == 24
+    base = cells["contrast 0.3, relief 1, light 1"]
+    paler, dimmer, flat = (
+        cells[name]
+        for name in (
+            "contrast 0.1, relief 1, light 1",
+            "contrast 0.3, relief 1, light 0.6",
+            "contrast 0.3, relief 0, light 1",
+        )
+    )
+    for other in (paler, dimmer):
+        assert torch.equal(other.depth, base.depth)
+        assert torch.equal(other.mask, base.mask)
+        assert not torch.equal(other.image, base.image)
+    assert not torch.equal(flat.depth, base.depth)
+    assert flat.mask.sum() > 0.5 * base.mask.sum() > 0
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
