@@ -53,7 +53,13 @@ def run(**options: Any) -> None:
 @click.option("--threshold", type=float, help="Probability that makes a pixel lesion.  [default: the weights' own]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--every", type=click.IntRange(1), default=25, show_default=True, help="Of videos, every N-th frame.")
-def detect(inputs: tuple[str, ...], out: str, weights: str, threshold: float | None, device: str, every: int) -> None:
+@click.option(
+    "--view", type=click.Choice(["auto", "whole"]), default="auto", show_default=True,
+    help="auto finds the view in each frame; whole: where it is wrong.",
+)  # fmt: skip
+def detect(
+    inputs: tuple[str, ...], out: str, weights: str, threshold: float | None, device: str, every: int, view: str
+) -> None:
     """Find lesions in images, folders (recursively), patterns and videos.
 
     Writes STEM_mask.png and STEM_overlay.jpg per image, VIDEO_NNNNNN_mask.png and so on per frame
@@ -70,7 +76,7 @@ def detect(inputs: tuple[str, ...], out: str, weights: str, threshold: float | N
             raise UsageError(f"--threshold is {threshold}, but must lie between 0 and 1, both excluded")
         found = find_inputs(inputs, folder)
         detector = Detector.from_pretrained(weights, device=device).fuse()
-        detector.threshold = threshold or detector.threshold
+        detector.threshold, detector.view = threshold or detector.threshold, view
         _make(folder)
     for source in found:
         if source.path and source.stem != source.path.stem:

@@ -57,6 +57,7 @@ class Detector:
         self.segmenter = segmenter.to(self.device, memory_format=torch.channels_last).eval()
         self.config, self.threshold, self.depth_net.sees_px = config, config.threshold, config.depth_px
         self.running = (self.depth_net, self.segmenter)  # what `maps` runs
+        self.view = "auto"  # "whole": for frames whose view is not found
 
     @classmethod
     def from_pretrained(cls, weights: str | Path = "reference", device: str = "auto") -> "Detector":
@@ -118,7 +119,8 @@ class Detector:
         singles = [self._one(one[None].to(self.device).float(), fusion.to_array(one), given) for one, given in pairs]
         probability, depth = (_stack(getattr(one, name) for one in singles) for name in ("probability", "depth"))
         attention = tuple(map(_stack, zip(*(one.attention for one in singles), strict=True)))
-        return Detection(image, probability, depth, attention, self.threshold, singles)
+        views = tuple(one.view_px for one in singles)
+        return Detection(image, probability, depth, attention, self.threshold, views, singles)
 
     def maps(self, image: Float[Tensor, "b 3 s s"], depth: Tensor | None = None) -> tuple[Tensor, Tensor, tuple]:
         """Preprocessed images through both networks: probability, target depth (or `depth` b×1×s×s), attention."""
@@ -129,17 +131,18 @@ class Detector:
         return found.probability, depth, found.attention
 
     def _one(self, tensor: Float[Tensor, "1 3 h w"], pixels: np.ndarray, given: Tensor | None) -> Detection:
-        seen = preprocess(tensor, self.config.size_px)
+        seen = preprocess(tensor, self.config.size_px, self.view)
         if given is not None:
-            given = crop_resize(given.to(self.device).float(), seen.box, self.config.size_px)
+            given = crop_resize(given.to(self.device).float(), seen.box, self.config.size_px, fill="edge")
         probability, depth, attention = self.maps(seen.image, given)
         box, size_hw = tuple(seen.box[0].tolist()), pixels.shape[:2]
         return Detection(
             image=pixels,
-            probability=fusion.restore(probability, box, size_hw),
+            probability=fusion.restore(probability * seen.view, box, size_hw),
             depth=fusion.restore(depth, box, size_hw, fill="edge"),
             attention=tuple(w[0, 0].float().cpu().numpy() for w in attention),
             threshold=self.threshold,
+            view_px=tuple(seen.found[0].tolist()),
         )
 
 

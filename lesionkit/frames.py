@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
+import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from lesionkit import datasets
@@ -87,7 +88,8 @@ def rendered_frames(
 def scene_frames(scenes: Scenes, size_px: int) -> Frames:
     """One chunk of rendered scenes as frames without names, on their device."""
     seen = preprocess(scenes.image, size_px)
-    depth, mask = (crop_resize(x, seen.box, size_px, "nearest-exact") for x in (scenes.depth, scenes.mask))
+    maps = ((scenes.depth, "edge"), (scenes.mask, "zero"))
+    depth, mask = (crop_resize(x, seen.box, size_px, "nearest-exact", fill) for x, fill in maps)
     raw = crop_resize(scenes.image, seen.box, size_px)
     return Frames(raw, seen.image, mask, seen.view, ("",) * len(mask), depth, scenes.lesions)
 
@@ -103,6 +105,33 @@ def real_frames(samples: Sequence[datasets.Sample], size_px: int) -> Frames:
         raw = crop_resize(image, seen.box, size_px)
         parts.append(Frames(raw, seen.image, (mask > 0.5).float(), seen.view, (sample.name,)))
     return join(parts)
+
+
+def on_screen(
+    view: UInt8[np.ndarray, "v v 3"], still: UInt8[np.ndarray, "u u 3"] | None = None
+) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int, int, int]]:
+    """A square view as a video processor shows it, 16:9 and cut to an octagon, with a guide panel, burnt-in text and a
+    small `still` beside it; and its box: x, y, width, height."""
+    v = len(view)
+    h, w, left = v, v * 16 // 9, int(0.42 * v)
+    screen = np.full((h, w, 3), 17, np.uint8)  # the surround is a dark grey, not black
+    rows, columns = np.mgrid[:v, :v] / v
+    octagon = np.minimum(rows, 1 - rows) + np.minimum(columns, 1 - columns) > 0.2
+    screen[:, left : left + v][octagon] = view[octagon]
+    thin, top = max(v // 300, 1), int(0.62 * v)
+    cv2.rectangle(screen, (0, top), (left - v // 20, h), (38, 182, 143), -1)
+    cv2.polylines(
+        screen, [np.array([[v // 6, h], [v // 5, h - v // 5], [v // 4, h - v // 8]])], False, (60, 60, 60), thin
+    )
+    cv2.putText(
+        screen, "00:21:11", (v // 60, v // 4), cv2.FONT_HERSHEY_SIMPLEX, v / 1500, (235,) * 3, thin, cv2.LINE_AA
+    )
+    if still is not None:
+        side = v // 5
+        screen[v // 30 : v // 30 + side, v // 8 : v // 8 + side] = cv2.resize(
+            still, (side, side), interpolation=cv2.INTER_AREA
+        )
+    return screen, (left, 0, v, h)
 
 
 def join(parts: Sequence[Frames]) -> Frames:

@@ -35,8 +35,9 @@ class FoundLesion:
 class Detection:
     """What was found in one image (numpy, h×w of the input) or in a batch (tensors, the batch dimension kept).
 
-    probability, depth: float32; attention: one map per scale, fine to coarse, at the networks' resolution; mask:
-    probability > threshold; lesions: a tuple of FoundLesion, for a batch a tuple of tuples.
+    probability, depth: float32; attention: one map per scale, fine to coarse, at the networks' resolution; view_px: x,
+    y, width, height of the view found, outside which nothing is marked; mask: probability > threshold; lesions: a tuple
+    of FoundLesion. For a batch the last two and view_px are tuples of those of the images.
     """
 
     image: np.ndarray | Tensor
@@ -44,6 +45,7 @@ class Detection:
     depth: np.ndarray | Tensor
     attention: tuple
     threshold: float
+    view_px: tuple = ()
     _singles: list["Detection"] = field(default_factory=list, repr=False)
 
     @property
@@ -71,11 +73,13 @@ def restore(
     maps: Float[Tensor, "1 1 s s"], box: tuple[int, int, int, int], size_hw: tuple[int, int], fill: str = "zero"
 ) -> Float[np.ndarray, "h w"]:
     """A map of the cropped, resized image put back to the original's size. box: x, y, width, height of the crop in
-    it; outside stands 0, or with fill="edge" the nearest value (for a depth, of which 0 would be nonsense)."""
+    it; what reaches beyond is left out. Outside stands 0, or with fill="edge" the nearest value (for a depth, of which
+    0 would be nonsense)."""
     (x, y, width, height), (h, w) = box, size_hw
     inner = F.interpolate(maps.float(), size=(height, width), mode="bilinear", align_corners=False)[0, 0]
-    margins = ((y, h - y - height), (x, w - x - width))
-    return np.pad(inner.cpu().numpy(), margins, mode={"zero": "constant", "edge": "edge"}[fill])
+    inner = inner[max(-y, 0) : h - y, max(-x, 0) : w - x].cpu().numpy()
+    margins = tuple((max(at, 0), max(n - at - length, 0)) for at, length, n in ((y, height, h), (x, width, w)))
+    return np.pad(inner, margins, mode={"zero": "constant", "edge": "edge"}[fill])
 
 
 def overlay(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "y x"]) -> UInt8[np.ndarray, "h w 3"]:

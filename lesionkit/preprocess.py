@@ -11,13 +11,19 @@ camera, local brightness falls with the squared distance, and to flatten it woul
 from dataclasses import dataclass
 
 import kornia
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
 DARK = 28 / 255  # the surround stays below this in every channel; ClinicDB's is a grey of up to 24/255, not black
 STRIDE = 32  # what the networks' poolings need; sizes are multiples of it
+GRID = 128  # cells along a frame's longer side, fewer in small ones; in them the view is looked for
+SMALLEST_VIEW = 0.05  # share of the frame; the still picture that processors put beside the view takes up to that
+WIDEST = 1.4  # of the crop that is squeezed into a square; a wider or taller view gets black margins
+EVEN = 1.6 / 255  # standard deviation of a colour in a cell; tissue has more, even out of focus
 
 
 class ImageError(ValueError):
@@ -26,22 +32,25 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """view: {0, 1}, the visible part; box: x, y, width, height in pixels of the original that was cropped to it."""
+    """view: {0, 1}, where tissue is seen; outside it the image is black. box: x, y, width, height in pixels of the
+    original that was cropped to it, and may reach beyond it; found: of the view."""
 
     image: Float[Tensor, "b 3 s s"]
     view: Float[Tensor, "b 1 s s"]
     box: Int[Tensor, "b 4"]
+    found: Int[Tensor, "b 4"]
 
 
-def preprocess(image: Float[Tensor, "b 3 h w"], size_px: int = 256) -> Preprocessed:
-    """The whole step. Raises ImageError for a wrong shape, values outside [0, 1] or NaN, or a size_px that is no
-    positive multiple of 32."""
+def preprocess(image: Float[Tensor, "b 3 h w"], size_px: int = 256, view: str = "auto") -> Preprocessed:
+    """The whole step. view="whole": nothing is cut off, for frames whose view is not found. Raises ImageError for a
+    wrong shape, values outside [0, 1] or NaN, or a size_px that is no positive multiple of 32."""
     check(image, size_px)
-    box = view_box(image)
+    found, part = find_view(image) if view == "auto" else whole_view(image)
+    box = widened(found)
     cropped = crop_resize(image, box, size_px)
-    view = view_mask(cropped)
-    evened = even_colour(even_exposure(cropped, view), view)
-    return Preprocessed(soften_highlights(evened, view), view, box)
+    seen = view_of(cropped, crop_cells(part, image.shape[2:], box, size_px))
+    evened = even_colour(even_exposure(cropped, seen), seen)
+    return Preprocessed(soften_highlights(evened, seen) * seen, seen, box, found)
 
 
 def check(image: Tensor, size_px: int) -> None:
@@ -54,29 +63,113 @@ def check(image: Tensor, size_px: int) -> None:
         raise ImageError(f"image values run from {low:.3g} to {high:.3g}: give floats in [0, 1] without NaN")
 
 
-def view_box(image: Float[Tensor, "b 3 h w"], share: float = 0.06) -> Int[Tensor, "b 4"]:
-    """The field of view: x, y, width, height of the rows and columns of which at least `share` is not dark; a single
-    pixel may be text burnt into the black margin. A frame without both such rows and such columns, dark but for a line
-    of text perhaps, is kept whole."""
-    bright = (image.amax(dim=1) > DARK).float()
-    spans, axes = [], [bright.mean(dim=axis) > share for axis in (1, 2)]  # a mean over rows is a column's share
-    whole = ~(axes[0].any(1) & axes[1].any(1))
-    for used in axes:
-        n = used.shape[1]
-        first = torch.where(whole, 0, used.float().argmax(1))
-        last = torch.where(whole, n - 1, n - 1 - used.flip(1).float().argmax(1))
-        spans.append((first, last - first + 1))
-    (x, width), (y, height) = spans
-    return torch.stack([x, y, width, height], dim=1)
+def find_view(image: Float[Tensor, "b 3 h w"]) -> tuple[Int[Tensor, "b 4"], Float[Tensor, "b 1 y x"]]:
+    """The field of view: x, y, width, height, and in which of y × x cells it lies: 1, at its edge ½, else 0. It is the
+    largest connected part of a frame that is neither surround nor panel. A frame in which no part takes SMALLEST_VIEW
+    keeps its whole box, and no cell of it is view.
+
+    Looked for in cells, so that text and icons vanish, then bounded to the pixel. No shape is assumed: views are round,
+    octagonal, cut off, or covered by a panel in a corner.
+    """
+    cell = max(round(max(image.shape[2:]) / GRID), 3)  # in fewer pixels nothing can be said to be even
+    grids = zip(*(grid.cpu().numpy() for grid in cells(image, cell)), strict=True)
+    boxes, parts = [], []
+    for one, (mean, spread) in zip(image, grids, strict=True):
+        dark = darkness(mean.max(axis=0), spread)
+        parts.append(largest_part(mean, spread, dark))
+        boxes.append(bounds(one, parts[-1], cell, dark))
+    found = close_gaps(between(torch.from_numpy(np.stack(parts)[:, None]).to(image)), 5)
+    return torch.tensor(boxes), (dilate(found, 3) - dilate(-found, 3)) / 2  # grown and shrunk: they differ at the edge
+
+
+def whole_view(image: Float[Tensor, "b 3 h w"]) -> tuple[Int[Tensor, "b 4"], Float[Tensor, "b 1 1 1"]]:
+    """As `find_view`, without looking."""
+    height, width = image.shape[2:]
+    return torch.tensor([[0, 0, width, height]] * len(image)), image.new_ones(len(image), 1, 1, 1)
+
+
+def cells(image: Float[Tensor, "b 3 h w"], cell: int) -> tuple[Float[Tensor, "b 3 y x"], Float[Tensor, "b y x"]]:
+    """Mean colour of each cell of `cell` × `cell` pixels, and the largest standard deviation of a channel in it."""
+    means = F.avg_pool2d(torch.cat([image, image.square()], dim=1), cell, ceil_mode=True)
+    mean, square = means.chunk(2, dim=1)
+    return mean, (square - mean.square()).amax(1).clamp_min(0).sqrt()
+
+
+def darkness(level: Float[np.ndarray, "y x"], spread: Float[np.ndarray, "y x"]) -> float:
+    """The brightness that a frame's tissue exceeds: DARK, less in a dim frame, but more than its surround has."""
+    surround = level[(level <= DARK) & (spread < EVEN)]
+    above = np.quantile(surround, 0.8) + 8 / 255 if surround.size > 0.015 * level.size else DARK
+    return float(np.clip(np.quantile(level, 0.98) / 0.6 * DARK, min(above, DARK), DARK))
+
+
+def largest_part(
+    mean: Float[np.ndarray, "3 y x"], spread: Float[np.ndarray, "y x"], dark: float
+) -> Bool[np.ndarray, "y x"]:
+    """The cells of the view. A panel is what tissue is not: evenly coloured over five cells, and not reddish."""
+    level, flat = mean.max(axis=0), (spread < EVEN) & (mean[1] > mean[0] - 6 / 255)
+    even = ndimage.binary_opening(flat & (level > dark) & (level < 245 / 255), np.ones((5, 5)))  # overexposed is white
+    bright = (level > dark) & ~ndimage.binary_dilation(even, np.ones((3, 3)))
+    labels, _ = ndimage.label(ndimage.binary_opening(bright, np.ones((3, 3))))  # opened: text is thinner
+    sizes = np.bincount(labels.ravel(), minlength=2)[1:]
+    return labels == (1 + sizes.argmax() if sizes.max() >= SMALLEST_VIEW * labels.size else -1)
+
+
+def bounds(
+    image: Float[Tensor, "3 h w"], part: Bool[np.ndarray, "y x"], cell: int, dark: float, share: float = 0.06
+) -> list[int]:
+    """x, y, width, height around the cells of `part`, to the pixel: the rows and columns of which at least `share` is
+    not dark."""
+    if not part.any():
+        return [0, 0, *image.shape[:0:-1]]
+    rows, columns = (np.flatnonzero(part.any(axis=axis)) for axis in (1, 0))
+    top, left = (max((used[0] - 1) * cell, 0) for used in (rows, columns))
+    window = image[:, top : (rows[-1] + 2) * cell, left : (columns[-1] + 2) * cell].amax(0) > dark
+    (y, height), (x, width) = (_extent(window.float().mean(axis) > share) for axis in (1, 0))
+    return [int(left) + x, int(top) + y, width, height]
+
+
+def _extent(used: Bool[Tensor, " n"]) -> tuple[int, int]:
+    """The first that is used, and how many from there to the last."""
+    places = used.nonzero()
+    first, last = (int(places[0]), int(places[-1])) if len(places) else (0, len(used) - 1)
+    return first, last - first + 1
+
+
+def widened(box: Int[Tensor, "b 4"]) -> Int[Tensor, "b 4"]:
+    """The boxes with room added above and below, or left and right, where one side is more than WIDEST the other."""
+    x, y, width, height = box.unbind(1)
+    wide, high = (torch.maximum(a, (b / WIDEST).ceil().long()) for a, b in ((width, height), (height, width)))
+    return torch.stack([x - (wide - width) // 2, y - (high - height) // 2, wide, high], dim=1)
 
 
 def crop_resize(
-    image: Float[Tensor, "b c h w"], box: Int[Tensor, "b 4"], size_px: int, mode: str = "area"
+    image: Float[Tensor, "b c h w"], box: Int[Tensor, "b 4"], size_px: int, mode: str = "area", fill: str = "zero"
 ) -> Float[Tensor, "b c s s"]:
-    """Each image cut to its box and resized to a square; `mode` as in `resize`."""
-    boxes = zip(image, box.tolist(), strict=True)
-    parts = [one[None, :, y : y + height, x : x + width] for one, (x, y, width, height) in boxes]
-    return torch.cat([resize(part, size_px, mode) for part in parts])
+    """Each image cut to its box and resized to a square; `mode` as in `resize`. Where a box reaches beyond the image
+    stands 0, or with fill="edge" the nearest value: for a depth, of which 0 would be nonsense."""
+    pairs = zip(image.split(1), box.tolist(), strict=True)
+    return torch.cat([resize(_cut(one, *xywh, fill), size_px, mode) for one, xywh in pairs])
+
+
+def crop_cells(
+    part: Float[Tensor, "b 1 y x"], size_hw: tuple[int, int], box: Int[Tensor, "b 4"], size_px: int
+) -> Float[Tensor, "b 1 s s"]:
+    """The cells of images of size_hw as `crop_resize` would place their pixels; 0 beyond the image."""
+    cell = max(-(-n // cells) for n, cells in zip(size_hw, part.shape[2:], strict=True))
+    middles, found = (torch.arange(size_px) + 0.5) / size_px, []
+    for one, (x, y, width, height) in zip(part[:, 0], box.tolist(), strict=True):
+        rows, columns = (start + length * middles for start, length in ((y, height), (x, width)))
+        inside = ((rows >= 0) & (rows < size_hw[0]))[:, None] & (columns >= 0) & (columns < size_hw[1])
+        at = [(n / cell).long().clamp(0, c - 1) for n, c in zip((rows, columns), one.shape, strict=True)]
+        found.append(one[at[0]][:, at[1]] * inside.to(one))
+    return torch.stack(found)[:, None]
+
+
+def _cut(image: Tensor, x: int, y: int, width: int, height: int, fill: str) -> Tensor:
+    inside = image[..., max(y, 0) : y + height, max(x, 0) : x + width]
+    before, (rows, columns) = (max(-x, 0), max(-y, 0)), inside.shape[2:]
+    margins = (before[0], width - columns - before[0], before[1], height - rows - before[1])
+    return F.pad(inside, margins, mode={"zero": "constant", "edge": "replicate"}[fill]) if any(margins) else inside
 
 
 def resize(maps: Float[Tensor, "b c h w"], size_px: int, mode: str = "area") -> Float[Tensor, "b c s s"]:
@@ -88,18 +181,28 @@ def resize(maps: Float[Tensor, "b c h w"], size_px: int, mode: str = "area") -> 
     return F.interpolate(maps, size=(size_px, size_px), mode=mode, **smooth)
 
 
+def view_of(image: Float[Tensor, "b 3 s s"], part: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b 1 s s"]:
+    """{0, 1} from the cells of `find_view`: in those at the view's edge, what is bright."""
+    return ((part + 0.5 * (image.amax(dim=1, keepdim=True) > DARK)) >= 1).float()
+
+
 def view_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
     """1 where the frame shows tissue: what has something bright to its left and right, above and below. So a dark lumen
     belongs to it, while the black corners and a black box in one of them do not."""
     level = image.amax(dim=1, keepdim=True)
     # the mean of the neighbours as well, so that a single noisy pixel in the corner is not tissue
     bright = ((level > DARK) & (kornia.filters.box_blur(level, (3, 3)) > DARK)).float()
-    between = torch.ones_like(bright)
+    return close_gaps(between(bright))
+
+
+def between(bright: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """1 where there is a 1 to the left and right, above and below."""
+    inside = torch.ones_like(bright)
     for axis in (2, 3):
         before = bright.cummax(dim=axis).values
         after = bright.flip(axis).cummax(dim=axis).values.flip(axis)
-        between = between * before * after
-    return close_gaps(between)
+        inside = inside * before * after
+    return inside
 
 
 def close_gaps(mask: Float[Tensor, "b 1 h w"], side_px: int = 9) -> Float[Tensor, "b 1 h w"]:

@@ -7,7 +7,7 @@ import torch
 
 from lesionkit import datasets, frames
 from lesionkit.frames import Frames, join, lesion_free_crops, load_frames, rendered_frames
-from lesionkit.preprocess import crop_resize, preprocess, view_box
+from lesionkit.preprocess import crop_resize, find_view, preprocess
 from lesionkit.scenes import SceneConfig, render_scenes, stream_scenes
 
 SIZE = 64
@@ -60,7 +60,7 @@ def test_rendered_frames_are_the_scenes_seen_through_preprocessing(some):
     torch.testing.assert_close(some.image, seen.image)
     torch.testing.assert_close(some.view, seen.view)
     assert some.lesions == scenes.lesions
-    box = view_box(scenes.image)
+    box = find_view(scenes.image)[0]
     assert torch.equal(some.mask, crop_resize(scenes.mask, box, SIZE, "nearest-exact"))
     assert set(some.depth.unique().tolist()) <= set(scenes.depth.unique().tolist())  # no mixed depths
     assert set(some.mask.unique().tolist()) == {0.0, 1.0}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from lesionkit.frames import on_screen, rendered_frames
 from lesionkit.preprocess import (
     ImageError,
     check,
@@ -14,10 +15,10 @@ from lesionkit.preprocess import (
     dilate,
     even_colour,
     even_exposure,
+    find_view,
     highlight_mask,
     preprocess,
     soften_highlights,
-    view_box,
     view_mask,
 )
 
@@ -33,6 +34,10 @@ def frame(h=120, w=160, box=(20, 10, 100, 90), seed=0) -> torch.Tensor:
     return image
 
 
+def boxes_of(image: torch.Tensor) -> torch.Tensor:
+    return find_view(image)[0]
+
+
 def ones(image: torch.Tensor) -> torch.Tensor:
     return torch.ones_like(image[:, :1])
 
@@ -42,12 +47,12 @@ def ones(image: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("box", [(20, 10, 100, 90), (0, 0, 160, 120), (1, 0, 159, 119)])
 def test_box_is_found_to_the_pixel(box):
-    assert view_box(frame(box=box)).tolist() == [list(box)]
+    assert boxes_of(frame(box=box)).tolist() == [list(box)]
 
 
 def test_boxes_of_a_batch_are_independent():
     boxes = [(20, 10, 100, 90), (5, 30, 60, 60)]
-    assert view_box(torch.cat([frame(box=b) for b in boxes])).tolist() == [list(b) for b in boxes]
+    assert boxes_of(torch.cat([frame(box=b) for b in boxes])).tolist() == [list(b) for b in boxes]
 
 
 def test_burnt_in_text_and_a_grey_surround_are_not_content():
@@ -56,13 +61,13 @@ def test_burnt_in_text_and_a_grey_surround_are_not_content():
     cv2.putText(pixels, "12:03", (2, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.35, (255, 255, 255), 1)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     assert (image[:, :, :, :55] > 0.5).any()
-    assert view_box(image).tolist() == [[60, 10, 90, 100]]
+    assert boxes_of(image).tolist() == [[60, 10, 90, 100]]
 
 
 def test_a_black_box_in_a_corner_is_inside_the_box_but_no_content():
     image = frame(96, 96, (0, 0, 96, 96))
     image[:, :, 64:, :32] = 0  # the position image of some processors
-    assert view_box(image).tolist() == [[0, 0, 96, 96]]
+    assert boxes_of(image).tolist() == [[0, 0, 96, 96]]
     view = view_mask(image)[0, 0]
     assert view[70:, :26].sum() == 0
     assert view[:60].mean() == 1
@@ -104,7 +109,7 @@ def test_a_black_frame_with_a_line_of_text_is_kept_whole():
     image = torch.zeros(2, 3, 480, 640)
     image[0, :, 20:32, 30:150] = 1  # a fifth of each of its rows, a fortieth of each column
     image[1, :, 100:300, 200:500] = 1
-    assert view_box(image).tolist() == [[0, 0, 640, 480], [200, 100, 300, 200]]
+    assert boxes_of(image).tolist() == [[0, 0, 640, 480], [200, 100, 300, 200]]
 
 
 def test_a_black_frame_is_kept_whole_and_finite():
@@ -112,6 +117,99 @@ def test_a_black_frame_is_kept_whole_and_finite():
     assert seen.box.tolist() == [[0, 0, 70, 50]]
     assert seen.view.sum() == 0
     assert seen.image.abs().max() < 1e-6
+
+
+# --- the view on a processor's screen
+
+
+@pytest.fixture(scope="module")
+def tissue() -> np.ndarray:
+    """A rendered view of 360 px; its lumen is dark."""
+    raw = rendered_frames("test", 3, 384, seed=3).raw[2]
+    return (raw[:, 12:372, 12:372] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def overlap(a, b) -> float:
+    """IoU of two boxes."""
+    (ax, ay, aw, ah), (bx, by, bw, bh) = a, b
+    wide, high = min(ax + aw, bx + bw) - max(ax, bx), min(ay + ah, by + bh) - max(ay, by)
+    common = max(wide, 0) * max(high, 0)
+    return common / (aw * ah + bw * bh - common)
+
+
+COLOURS = {
+    "white light": lambda view: view,
+    "blue": lambda view: view[..., ::-1],
+    "green": lambda view: view[..., [1, 0, 2]],
+    "narrow band": lambda view: (view[..., [1, 1, 2]] * [0.6, 1, 1]).astype(np.uint8),
+    "dim": lambda view: (view * 0.4).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_the_view_is_found_beside_panel_still_and_text(tissue, colour):
+    view = COLOURS[colour](tissue)
+    screen, box = on_screen(view, still=view)
+    seen = preprocess(tensor(screen), 128)
+    assert overlap(seen.found[0].tolist(), box) > 0.97
+    assert 0.8 < seen.view.mean() <= 0.95  # an octagon
+    assert seen.image[seen.view.expand(-1, 3, -1, -1) == 0].sum() == 0
+
+
+def test_a_panel_over_the_view_is_no_tissue(tissue):
+    screen, (left, _, width, _) = on_screen(tissue)
+    screen[220:, left : left + 120] = (38, 182, 143)
+    screen[300:304, left + 20 : left + 90] = 60  # its drawing
+    seen = preprocess(tensor(screen), 352)
+    assert overlap(seen.found[0].tolist(), (left, 0, width, 360)) > 0.97
+    assert seen.view[..., 240:, :100].mean() < 0.02
+    assert seen.view[..., 100:200, 100:260].mean() == 1
+
+
+def test_a_dark_view_with_a_bright_rim_and_a_lumen_as_dark_as_the_surround_is_kept():
+    rows, columns = torch.meshgrid(torch.arange(240) - 119.5, torch.arange(320) - 159.5, indexing="ij")
+    radius = (rows.square() + columns.square()).sqrt()
+    grain = 0.05 * torch.rand(1, 3, 240, 320, generator=torch.Generator().manual_seed(0))
+    image = torch.where((radius < 110) & (radius > 95), 0.5 * TISSUE + grain, 0.0)
+    seen = preprocess(image, 96)
+    assert overlap(seen.found[0].tolist(), (50, 10, 220, 220)) > 0.97
+    assert seen.view[..., 30:66, 30:66].mean() == 1
+
+
+@pytest.mark.parametrize("box", [(0, 0, 320, 180), (0, 0, 200, 180), (120, 40, 200, 140)])
+def test_views_may_fill_the_frame_or_touch_its_edges(box):
+    assert boxes_of(frame(180, 320, box)).tolist() == [list(box)]
+
+
+def test_a_frame_without_a_view_keeps_its_box_and_marks_nothing(tissue):
+    panel = np.full((180, 320, 3), (38, 182, 143), np.uint8)
+    still, _ = on_screen(np.full((180, 180, 3), 17, np.uint8), still=tissue)
+    for pixels in (panel, still[:, :320], np.full((180, 320, 3), 17, np.uint8)):
+        seen = preprocess(tensor(pixels), 64)
+        assert seen.found.tolist() == [[0, 0, 320, 180]]
+        assert seen.view.sum() == 0
+        assert seen.image.sum() == 0
+
+
+@pytest.mark.parametrize(("h", "w"), [(60, 180), (180, 60)])
+def test_a_strip_gets_margins_instead_of_being_squeezed_into_a_square(h, w):
+    seen = preprocess(frame(h, w, (0, 0, w, h)), 96)
+    assert seen.found.tolist() == [[0, 0, w, h]]
+    x, y, width, height = seen.box[0].tolist()
+    assert max(width / height, height / width) == pytest.approx(1.4, abs=0.02)
+    assert (x + width / 2, y + height / 2) == (pytest.approx(w / 2, abs=1), pytest.approx(h / 2, abs=1))
+    assert seen.view.mean() == pytest.approx(1.4 / 3, abs=0.02)
+
+
+def test_nothing_is_cut_off_where_the_whole_frame_is_asked_for(tissue):
+    screen, _ = on_screen(tissue)
+    seen = preprocess(tensor(screen), 96, view="whole")
+    assert seen.found.tolist() == [[0, 0, 640, 360]]
+    assert seen.view[..., 60:80, 5:20].mean() == 1  # the panel too
 
 
 # --- geometry

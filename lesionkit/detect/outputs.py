@@ -52,4 +52,4 @@ def entry(name: str, found: Found) -> dict[str, Any]:
     corner."""
     height, width = found.image.shape[:2]
     lesions = [files.plain(vars(lesion)) for lesion in found.lesions]
-    return {"input": name, "width": width, "height": height, "lesions": lesions}
+    return {"input": name, "width": width, "height": height, "view_px": list(found.view_px), "lesions": lesions}

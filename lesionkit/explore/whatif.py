@@ -45,11 +45,12 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """One image, and what of it does not depend on the guidance [8–18, 26]: depth maps, first features; image is the
-    preprocessed one, of the crop `box`."""
+    """One image, and what of it does not depend on the guidance [8–18, 26]: depth maps, first features; image and view
+    are the preprocessed ones, of the crop `box`."""
 
     loaded: LoadedImage
     image: Float[Tensor, "1 3 s s"]
+    view: Float[Tensor, "1 1 s s"]
     box: Box
     depths: DepthMaps
     features: tuple[Tensor, ...]
@@ -80,10 +81,10 @@ class Stroke:
 def prepare(detector: Detector, loaded: LoadedImage) -> Shown:
     """Steps [8–18, 26] for one image. Raises ImageError."""
     tensor = torch.from_numpy(loaded.image).permute(2, 0, 1)[None].to(detector.device)
-    seen = preprocess(tensor.float() / 255, detector.config.size_px)
+    seen = preprocess(tensor.float() / 255, detector.config.size_px, detector.view)
     image = seen.image.to(memory_format=torch.channels_last)
     features = tuple(detector.segmenter.encode(image))
-    return Shown(loaded, seen.image, tuple(seen.box[0].tolist()), detector.depth_net(image), features)
+    return Shown(loaded, seen.image, seen.view, tuple(seen.box[0].tolist()), detector.depth_net(image), features)
 
 
 @torch.inference_mode()
@@ -93,7 +94,7 @@ def guide(detector: Detector, shown: Shown, depth: Float[Tensor, "1 1 s s"], att
     net = detector.segmenter
     weights = tuple(w if attend else torch.ones_like(w) for w in net.attend(depth, shown.image))
     logits = net.decode(net.weigh(shown.features, weights))
-    return Outcome(depth, weights, mean_weights(weights), torch.sigmoid(logits.float()))
+    return Outcome(depth, weights, mean_weights(weights), torch.sigmoid(logits.float()) * shown.view)
 
 
 def exaggerate(depth: Float[Tensor, "1 1 s s"], factor: float) -> Tensor:
