@@ -108,7 +108,9 @@ def largest_part(
     """The cells of the view. A panel is what tissue is not: evenly coloured over five cells, and not reddish."""
     level, flat = mean.max(axis=0), (spread < EVEN) & (mean[1] > mean[0] - 6 / 255)
     even = ndimage.binary_opening(flat & (level > dark) & (level < 245 / 255), np.ones((5, 5)))  # overexposed is white
-    bright = (level > dark) & ~ndimage.binary_dilation(even, np.ones((3, 3)))
+    panel = ndimage.grey_closing(even.astype(np.uint8), (11, 11)) > 0  # with what is drawn on it
+    panel = ndimage.binary_dilation(panel, np.ones((3, 3)))
+    bright = (level > dark) & ~panel
     labels, _ = ndimage.label(ndimage.binary_opening(bright, np.ones((3, 3))))  # opened: text is thinner
     sizes = np.bincount(labels.ravel(), minlength=2)[1:]
     return labels == (1 + sizes.argmax() if sizes.max() >= SMALLEST_VIEW * labels.size else -1)
