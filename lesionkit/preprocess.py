@@ -108,12 +108,25 @@ def largest_part(
     """The cells of the view. A panel is what tissue is not: evenly coloured over five cells, and not reddish."""
     level, flat = mean.max(axis=0), (spread < EVEN) & (mean[1] > mean[0] - 6 / 255)
     even = ndimage.binary_opening(flat & (level > dark) & (level < 245 / 255), np.ones((5, 5)))  # overexposed is white
-    panel = ndimage.grey_closing(even.astype(np.uint8), (11, 11)) > 0  # with what is drawn on it
-    panel = ndimage.binary_dilation(panel, np.ones((3, 3)))
-    bright = (level > dark) & ~panel
+    bright = (level > dark) & ~panels(mean, even)
     labels, _ = ndimage.label(ndimage.binary_opening(bright, np.ones((3, 3))))  # opened: text is thinner
     sizes = np.bincount(labels.ravel(), minlength=2)[1:]
     return labels == (1 + sizes.argmax() if sizes.max() >= SMALLEST_VIEW * labels.size else -1)
+
+
+def panels(mean: Float[np.ndarray, "3 y x"], even: Bool[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
+    """Each part of `even` with what has its colour beside it and the drawings between, where it ends sharply: out of
+    focus, tissue may be as even as a panel, but goes over into more of it."""
+    found, (labels, count) = np.zeros_like(even), ndimage.label(even)
+    for part in (labels == number for number in range(1, count + 1)):
+        away = abs(mean - np.median(mean[:, part], axis=1)[:, None, None]).max(axis=0)
+        near = ndimage.binary_dilation(part, np.ones((19, 19))) & (away < 0.1)
+        whole = ndimage.grey_closing((part | near).astype(np.uint8), (11, 11)) > 0
+        grown = ndimage.binary_dilation(whole, np.ones((3, 3)))
+        ring = ndimage.binary_dilation(grown, np.ones((3, 3))) & ~grown
+        if not ring.any() or np.median(away[ring]) > 0.2:
+            found |= grown
+    return found
 
 
 def bounds(
