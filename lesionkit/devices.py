@@ -35,24 +35,17 @@ def resolve(name: object = "auto") -> torch.device:
 
 def area_mean(maps: Float[Tensor, "b c h w"], size_hw: tuple[int, int]) -> Float[Tensor, "b c y x"]:
     """Means over y × x parts of the area, as `adaptive_avg_pool2d` and the mode "area" have them; where the device has
-    those for sizes that divide alone, by a matrix of shares for each side, the same up to rounding."""
+    those for sizes that divide alone, by a matrix for each side: what the CPU makes of single pixels."""
     if not wants_even_parts(maps.device):
         return F.adaptive_avg_pool2d(maps, size_hw)
-    rows, columns = (_shares(n, parts).to(maps) for n, parts in zip(maps.shape[2:], size_hw, strict=True))
-    return rows @ maps @ columns.T
+    sides = zip(maps.shape[2:], size_hw, strict=True)
+    rows, columns = (F.adaptive_avg_pool1d(torch.eye(n), parts).to(maps) for n, parts in sides)
+    return rows.T @ maps @ columns
 
 
 def wants_even_parts(device: torch.device) -> bool:
     """Whether a device refuses to average over parts that are not all of one size, as torch 2.13 does on MPS."""
     return device.type == "mps"
-
-
-def _shares(n: int, parts: int) -> Float[Tensor, "parts n"]:
-    """How much of each of n pixels is in each part's mean; parts that share a pixel both take the whole of it."""
-    edge, pixel = torch.arange(parts + 1) * n, torch.arange(n)
-    start, end = edge[:-1, None] // parts, -(-edge[1:, None] // parts)
-    inside = ((pixel >= start) & (pixel < end)).float()
-    return inside / inside.sum(dim=1, keepdim=True)
 
 
 def seed_everything(seed: int) -> None:

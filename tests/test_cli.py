@@ -266,7 +266,7 @@ def test_datasets_of_a_user_without_a_home_are_one_line(monkeypatch):
     monkeypatch.delenv("LESIONKIT_DATA", raising=False)
     monkeypatch.setattr("platformdirs.user_cache_path", homeless)
     for command in (["datasets"], ["verify", "kvasir-seg"], ["fetch", "kvasir-seg"]):
-        one_line_error(call(*command), 1, "set HOME, or LESIONKIT_DATA")
+        one_line_error(call(*command), 1, "set HOME to one")
 
 
 def test_verify_tells_missing_data_problems_and_notes(tmp_path, monkeypatch):

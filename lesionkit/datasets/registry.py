@@ -107,8 +107,9 @@ def at_home(find: Callable[[], Path]) -> Path:
     try:
         return find()
     except (RuntimeError, KeyError, OSError):  # pathlib and platformdirs raise what they meet
-        advice = "set HOME, or LESIONKIT_DATA to a folder with its full path"
-        raise MissingData(f"this user has no home folder for data sets: {advice}") from None
+        raise MissingData(
+            "this user has no home folder: set HOME to one, or, for data sets alone, LESIONKIT_DATA to a full path"
+        ) from None
 
 
 def is_utf8(path: str) -> bool:

@@ -1,20 +1,19 @@
 """Is a data set on this disk complete and sound: names, pairs, sizes, mask values, checksums, the encoding of depth,
 and leaks between the parts of its splits."""
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import cv2
 import numpy as np
 from PIL import Image
 
 from lesionkit.datasets import splits
 from lesionkit.datasets.depth import find_depth, read_depth
+from lesionkit.datasets.leaks import Fingerprint, find_leaks, fingerprint
 from lesionkit.datasets.masks import is_undecided
 from lesionkit.datasets.reading import (
     DatasetError,
@@ -29,14 +28,8 @@ from lesionkit.datasets.reading import (
 from lesionkit.datasets.registry import REGISTRY, Entry, folder_of
 from lesionkit.datasets.samples import Sample, find_samples
 
-# Root mean square distance of 16×16 thumbnails, in grey levels. In Kvasir-SEG near-duplicates lie below 5.7
-# and all other pairs above 15; in CVC-ClinicDB this finds frames of a video that follow each other.
-NEAR_LEVELS = 8.0
-NAMED = 3  # pairs that a sentence names
-BLOCK = 256  # images compared with all others at once: 20 MB for 20,000
 PROGRESS = 1000  # pairs between two lines that say how far it is
 
-Log = Callable[[str], object]
 Findings = tuple[int, list[str], list[str]]  # number of samples, problems, notes
 Kinds = dict[str, list[str]]  # what holds for some pairs -> their names
 
@@ -51,26 +44,20 @@ class Report:
     images: int
 
 
-def _to_stderr(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def verify(name: str, root: Path | None = None, log: Log = _to_stderr) -> Report:
+def verify(name: str, root: Path | None = None) -> Report:
     """Check whether a data set, in `folder_of(name, root)`, is complete and sound, by reading all of it.
 
     With masks: names, number, pairing, sizes, mask values and checksums, and leaks between the parts of splits. Other
     bytes than the distributed ones (a re-encoded copy) are a note, as long as the content is sound. With depth: pairs,
     sizes and encodings; a part of the set is a note, for the full ones have tens of gigabytes. Of a folder of one's
-    own, what `lesionkit run` needs is asked as well: a run begins with this check. log: gets a line every PROGRESS
-    pairs.
+    own, what `lesionkit run` needs is asked as well: a run begins with this check. Every PROGRESS pairs a line goes to
+    stderr.
 
     Raises UnknownDataset; MissingData when there is no folder, or in it no images/ or masks/.
     """
     folder, entry = folder_of(name, root), REGISTRY.get(name)
-    if entry and entry.depth:
-        images, problems, notes = _depth_findings(name, entry, folder)
-    else:
-        images, problems, notes = _mask_findings(name, entry, folder, log)
+    findings = _depth_findings if entry and entry.depth else _mask_findings
+    images, problems, notes = findings(name, entry, folder)
     return Report(not problems, tuple(problems), tuple(notes), images)
 
 
@@ -93,10 +80,10 @@ def _depth_findings(name: str, entry: Entry, folder: Path) -> Findings:
     return len(samples), problems, [note] if len(samples) != entry.images else []
 
 
-def _mask_findings(name: str, entry: Entry | None, folder: Path, log: Log) -> Findings:
+def _mask_findings(name: str, entry: Entry | None, folder: Path) -> Findings:
     samples, problems = find_samples(name, folder)
     known = splits.official_files(name) if entry else {}
-    prints, faulty, odd = _looked_at(name, entry, samples, known, log)
+    prints, faulty, odd = _looked_at(name, entry, samples, known)
     stems = {sample.name for sample in samples}
     problems += _name_problems(name, stems, set(known)) if entry else []
 
@@ -112,28 +99,28 @@ def _mask_findings(name: str, entry: Entry | None, folder: Path, log: Log) -> Fi
             parts = splits.split_stems(name, split, stems)
         except InvalidData as error:  # too few
             return len(samples), [*problems, str(error)], notes
-        problems += [] if entry else _parts_without_lesion(name, prints, parts)
-        leaks, alike = _leaks(split, prints, parts)
+        problems += [] if entry else _lesionless(name, prints, parts)
+        leaks, alike = find_leaks(split, prints, parts)
         problems += leaks
         notes += alike
     return len(samples), problems, notes
 
 
 def _looked_at(
-    name: str, entry: Entry | None, samples: Sequence[Sample], known: Mapping[str, tuple[str, str]], log: Log
-) -> tuple[list["_Fingerprint"], Kinds, Kinds]:
+    name: str, entry: Entry | None, samples: Sequence[Sample], known: Mapping[str, tuple[str, str]]
+) -> tuple[list[Fingerprint], Kinds, Kinds]:
     """Every pair, read: what is compared of it, and the names of those of which something is wrong, or odd."""
     prints, faulty, odd, reason = [], defaultdict(list), defaultdict(list), ""
     for count, sample in enumerate(samples, 1):
         if count % PROGRESS == 0:
-            log(f"{count} of {len(samples)} pairs of {name} read")
+            click.echo(f"{count} of {len(samples)} pairs of {name} read", err=True)
         try:
             image, values = read_image(sample.image), read_mask_values(sample.mask)
         except DatasetError as error:
             reason = reason or str(error)
             faulty[f"cannot be read: {reason}"].append(sample.name)
             continue
-        prints.append(_fingerprint(sample, image, values, known.get(sample.name)))
+        prints.append(fingerprint(sample, image, values, known.get(sample.name)))
         for fault in _faults(entry, image, values):
             faulty[fault].append(sample.name)
         for oddity in () if entry else _oddities(sample, values):
@@ -141,14 +128,13 @@ def _looked_at(
     return prints, faulty, odd
 
 
-def _parts_without_lesion(
-    name: str, prints: Sequence["_Fingerprint"], parts: Mapping[str, Sequence[str]]
-) -> Iterator[str]:
+def _lesionless(name: str, prints: Sequence[Fingerprint], parts: Mapping[str, Sequence[str]]) -> Iterator[str]:
     lesions = {one.stem for one in prints if one.has_lesion}
     for part in (part for part, stems in parts.items() if not lesions & set(stems)):
+        why = "so nothing could be learned or measured on it"
         yield (
-            f"no image of the {part} part of {name} shows a lesion, so nothing could be learned or measured on it: "
-            "add images with lesions; parts are dealt by the names"
+            f"no image of the {part} part of {name} shows a lesion, {why}: add images with lesions; "
+            "parts are dealt by the names"
         )
 
 
@@ -193,68 +179,3 @@ def _turn(path: Path) -> int:
     with suppress(Exception), Image.open(path) as picture:  # what Pillow cannot read, OpenCV could
         return orientation(picture)
     return 1
-
-
-@dataclass(frozen=True, eq=False)
-class _Fingerprint:
-    """What of one pair is compared."""
-
-    stem: str
-    official: bool  # image and mask are byte for byte the distributed ones
-    has_lesion: bool
-    pixels: str  # digest of the decoded image: equal for two encodings without loss
-    thumbnail: np.ndarray  # float32, 16·16 grey levels
-
-
-def _fingerprint(
-    sample: Sample, image: np.ndarray, values: np.ndarray, official: tuple[str, str] | None
-) -> _Fingerprint:
-    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
-    digests = tuple(hashlib.sha256(path.read_bytes()).hexdigest()[:32] for path in (sample.image, sample.mask))
-    pixels = hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest()
-    has_lesion = bool((values > 127).any())
-    return _Fingerprint(sample.name, digests == official, has_lesion, pixels, grey.ravel().astype(np.float32))
-
-
-def _leaks(
-    split: str, prints: Sequence[_Fingerprint], parts: Mapping[str, Sequence[str]]
-) -> tuple[list[str], list[str]]:
-    """Problems and notes, one sentence each: equal pixels in two parts are a problem, unless they were published that
-    way; equal ones in one part, and what only looks alike in two, are a note."""
-    part_of = {stem: part for part, stems in parts.items() for stem in stems}
-    prints = [one for one in prints if one.stem in part_of]
-    where = [f"{one.stem} in {part_of[one.stem]}" for one in prints]
-    counts, named = defaultdict(int), defaultdict(list)
-    for start, kinds in _alike(prints, np.array([splits.PARTS.index(part_of[one.stem]) for one in prints])):
-        for kind, alike in kinds.items():
-            counts[kind] += int(alike.sum())
-            first = np.argwhere(alike)[: NAMED - len(named[kind])]  # a video that hardly moves has millions of pairs
-            named[kind] += [f"{where[start + row]} and {where[column]}" for row, column in first]
-
-    def told(kind: str, sentence: str) -> list[str]:
-        count = counts[kind]
-        pairs = ", ".join(named[kind]) + (f" and {count - NAMED} more" if count > NAMED else "")
-        return [f"split {split}: {count} {sentence.format(pairs)}"] if count else []
-
-    also = f" and of the {counts['equal here']} in one part" if counts["equal here"] else ""
-    problems = told("equal", f"equal pair(s) of images sit in two parts ({{}}): keep one image of each pair{also}")
-    notes = told("published", "equal pair(s) of images sit in two parts ({}), as published")
-    notes += told("equal here", "equal pair(s) of images sit in one part ({}): each counts twice")
-    return problems, notes + told("near", "near-duplicate pair(s) of images sit in two parts ({})")
-
-
-def _alike(prints: Sequence[_Fingerprint], parts: np.ndarray) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Block by block of the images, for all images would not fit: its first one's number, and which of it (rows) is
-    like which of all (columns), each pair once, by kind. parts: n numbers."""
-    official, order = np.array([one.official for one in prints]), np.arange(len(prints))
-    same = np.unique([one.pixels for one in prints], return_inverse=True)[1]
-    thumbnails = np.array([one.thumbnail for one in prints])
-    squares = np.square(thumbnails).sum(axis=-1)
-    for start in range(0, len(prints), BLOCK):
-        rows = slice(start, start + BLOCK)
-        apart, here = parts[rows, None] < parts, (parts[rows, None] == parts) & (order[rows, None] < order)
-        equal, published = same[rows, None] == same, official[rows, None] & official
-        distances = squares[rows, None] + squares - 2 * thumbnails[rows] @ thumbnails.T
-        near = distances < thumbnails.shape[1] * NEAR_LEVELS**2
-        kinds = {"equal": apart & equal & ~published, "published": apart & equal & published}
-        yield start, kinds | {"equal here": here & equal & ~published, "near": apart & near & ~equal}

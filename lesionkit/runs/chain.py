@@ -21,7 +21,6 @@ import papermill
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
-from jupyter_core.paths import jupyter_runtime_dir
 from nbclient.exceptions import CellControlSignal
 
 from lesionkit import files
@@ -47,13 +46,12 @@ def execute(plan: Plan, echo: Callable[..., None] = click.echo) -> Path:
     """Run the notebooks of the plan, in order; return the folder of the run.
 
     `echo` works as click.echo does and gets one line per notebook, after a line for each note of the plan. Raises
-    ParameterError when the folder is in use or cannot be written to, or the user's home folder cannot, and
-    NotebookFailed: then the later ones do not run and the executed copies stay.
+    ParameterError when the folder is in use or cannot be written to, and NotebookFailed: then the later ones do not run
+    and the executed copies stay.
     """
     for note in plan.notes:
         echo(f"note: {note}")
     with _claimed(plan.dir):
-        _check_home()
         skipped = finished(plan) if plan.resume else ()
         for name in skipped:
             echo(f"{name:<18} same inputs, skipped")
@@ -73,16 +71,6 @@ def execute(plan: Plan, echo: Callable[..., None] = click.echo) -> Path:
         if plan.update_notebooks:
             _write_back(plan, echo)
     return plan.dir
-
-
-def _check_home() -> None:
-    """Kernels need a place for their connection files, which is below the home folder."""
-    try:
-        Path(jupyter_runtime_dir()).mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (RuntimeError, OSError) as error:
-        raise ParameterError(
-            f"notebooks need a home folder that can be written to ({error}): set HOME to a folder of your own"
-        ) from None
 
 
 def _claimed(folder: Path) -> AbstractContextManager:
@@ -116,9 +104,9 @@ def _run_one(plan: Plan, name: str) -> None:
             text = click.unstyle("\n".join(error.traceback)) or f"{error.ename}: {error.evalue}"
             where = f"{name} failed in cell [{error.exec_count}]; executed copy: {plan.copy(name)}"
             raise NotebookFailed(f"{where}\n{text}") from None
-        except (RuntimeError, CellControlSignal) as error:  # a kernel that died, or never started
-            why = f"its kernel died or never came: {error}; is there enough memory?"
-            raise NotebookFailed(f"{name} stopped, {why}") from None
+        except (RuntimeError, PermissionError, CellControlSignal) as error:  # a kernel that died, or never started
+            why = f"its kernel died or never came ({error}): is there enough memory"
+            raise NotebookFailed(f"{name} stopped, {why}, and is HOME set to a folder of your own?") from None
         if not stamp(plan, name, mark) and name not in EXTRA_NOTEBOOKS:
             raise NotebookFailed(f"{name} ended without a record in {plan.dir}: its last cell must call run.finish")
 

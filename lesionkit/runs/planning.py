@@ -8,6 +8,7 @@ from typing import Any
 import papermill
 
 from lesionkit import datasets, devices, files
+from lesionkit.datasets.registry import at_home
 from lesionkit.runs.parameters import ARTEFACTS, CHECKS, EXTRA_NOTEBOOKS, NOTEBOOKS, ParameterError, refusals
 from lesionkit.runs.records import default_dir, notebooks_dir, read_record, versions
 
@@ -63,6 +64,7 @@ def plan_run(
     values = {"profile": profile, "seed": seed, "device": device}
     for name, value in values.items():
         CHECKS[name](name, value)
+    at_home(Path.home)  # where kernels keep their connection files
     values["dataset"], samples, notes = _dataset(dataset)
     values["run_dir"] = str(default_dir(profile, dataset, seed) if out is None else Path(out).absolute())
     CHECKS["run_dir"]("--out", values["run_dir"])

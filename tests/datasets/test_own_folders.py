@@ -11,7 +11,7 @@ from PIL import Image
 from test_reading import one_line, write
 
 from lesionkit import datasets, runs
-from lesionkit.datasets import DatasetError, InvalidData, UnknownDataset, reading, verifying
+from lesionkit.datasets import DatasetError, InvalidData, UnknownDataset, leaks, reading, verifying
 from lesionkit.runs import planning
 
 
@@ -132,8 +132,11 @@ def test_a_user_without_a_home_is_told_what_to_set(tmp_path, monkeypatch):
         lambda: datasets.verify("kvasir-seg"),
         lambda: datasets.fetch("kvasir-seg", url="~/a.zip"),
     )
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    with pytest.raises(runs.ParameterError, match="no home folder: set HOME"):
+        planning.plan_run(device="cpu")
     for call in (*calls, lambda: datasets.fetch("kvasir-seg", tmp_path, url="~/a.zip")):
-        with pytest.raises(DatasetError, match="no home folder for data sets: set HOME, or LESIONKIT_DATA") as error:
+        with pytest.raises(DatasetError, match=r"no home folder: set HOME to one, or, .* LESIONKIT_DATA") as error:
             call()
         one_line(error)
 
@@ -246,13 +249,12 @@ def test_frames_that_hardly_move_are_compared_in_little_memory():
     """Two thousand frames of which all look alike are a million pairs: they are counted, and three are named."""
     count = 2000
     frames = [
-        verifying._Fingerprint(f"f{i:05d}", False, True, str(i), np.full(256, 100 + i % 3, np.float32))
-        for i in range(count)
+        leaks.Fingerprint(f"f{i:05d}", False, True, str(i), np.full(256, 100 + i % 3, np.float32)) for i in range(count)
     ]
     parts = {"train": [one.stem for one in frames[:1400]], "validation": [one.stem for one in frames[1400:1700]]}
     parts["test"] = [one.stem for one in frames[1700:]]
     tracemalloc.start()
-    problems, notes = verifying._leaks("hash", frames, parts)
+    problems, notes = leaks.find_leaks("hash", frames, parts)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert problems == []
@@ -267,10 +269,8 @@ def test_frames_that_hardly_move_are_compared_in_little_memory():
 def test_a_long_check_says_how_far_it_is(tmp_path, monkeypatch, capsys):
     made(tmp_path, 5)
     monkeypatch.setattr(verifying, "PROGRESS", 2)
-    lines = []
-    datasets.verify(f"folder:{tmp_path}", log=lines.append)
-    assert lines == [f"{count} of 5 pairs of folder:{tmp_path} read" for count in (2, 4)]
     datasets.verify(f"folder:{tmp_path}")
+    lines = [f"{count} of 5 pairs of folder:{tmp_path} read" for count in (2, 4)]
     assert capsys.readouterr().err.splitlines() == lines
 
 

@@ -298,11 +298,17 @@ def test_a_kernel_called_python3_of_another_environment_is_not_taken(tmp_path, s
     assert record(tmp_path / "out", "02_depth")["results"]["python"] == sys.executable
 
 
-def test_a_home_that_cannot_be_written_to_is_one_line(tmp_path, source, monkeypatch):
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "file" / "runtime"))
-    with pytest.raises(runs.ParameterError, match=r"need a home folder that can be written to .*: set HOME"):
-        execute(planned(tmp_path, source), Echo())
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "/.local"), RuntimeError("no home")])
+def test_a_home_that_is_not_there_or_not_ones_own_is_one_line(tmp_path, source, monkeypatch, error):
+    """Jupyter keeps its connection files there, and raises what it meets."""
+
+    def homeless(self, **_):
+        raise error
+
+    monkeypatch.setattr(chain.OwnKernel, "write_connection_file", homeless)
+    with pytest.raises(NotebookFailed, match=r"02_depth stopped, .*is HOME set to a folder of your own") as caught:
+        execute(planned(tmp_path, source, only="02"), Echo())
+    assert "\n" not in str(caught.value)
 
 
 def test_notes_come_before_the_notebooks(tmp_path, source):
