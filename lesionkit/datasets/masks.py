@@ -21,8 +21,8 @@ Layers = tuple[np.ndarray, np.ndarray | None]
 
 def layers(data: bytes) -> Layers | None:
     """A file's values and its alpha channel (uint8, None without one), H×W each, upright; None for what has no palette
-    and no alpha, and is OpenCV's to read. Of a palette the index counts, 0 or not, unless its colours are greys from
-    black to white; of colours the brightest channel."""
+    and no alpha, and is OpenCV's to read. Of a palette every index above 0 is lesion, unless its colours are greys from
+    black to white, as of a picture that was quantised; of colours the brightest channel counts."""
     with suppress(Exception), Image.open(io.BytesIO(data)) as opened:  # of many kinds: OpenCV will say what is wrong
         if opened.mode not in OPENCV_MODES or opened.has_transparency_data:
             picture = ImageOps.exif_transpose(opened)
@@ -35,6 +35,7 @@ def layers(data: bytes) -> Layers | None:
 
 
 def _indexed(picture: Image.Image) -> np.ndarray:
+    """A palette picture's values, as `layers` says."""
     index, colours = np.array(picture), np.zeros((256, 3), np.uint8)
     table = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
     colours[: len(table)] = table
