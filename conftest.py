@@ -17,6 +17,8 @@ from jaxtyping import install_import_hook
 assert "lesionkit" not in sys.modules, "lesionkit was imported before its shapes could be checked"
 # The "tower" is Python's own rule that an int will do where a float is asked for.
 install_import_hook("lesionkit", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+assert "torch" not in sys.modules, "torch was loaded before lesionkit could say how its threads wait"
+import lesionkit  # noqa: E402, F401 (says it, to the kernels that nbval starts as well)
 
 OPTIONAL = ("browser", "gpu", "realdata")  # markers of tests that need what a machine may lack
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")

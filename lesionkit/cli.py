@@ -116,7 +116,8 @@ def list_datasets() -> None:
     """List the registry: name, images, what comes with them, whether the files are here, terms of use."""
     from lesionkit import datasets
 
-    rows = datasets.status()
+    with _exit_with(1, datasets.DatasetError), _exit_with(2, datasets.UnknownDataset):
+        rows = datasets.status()
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         where = row["where"] if row["present"] else "not here"

@@ -72,7 +72,7 @@ def rendered_frames(
     what `stream_scenes` gives, say."""
     if part not in STREAMS:
         raise datasets.InvalidData(f"scenes have no part {part!r}: choose one of {', '.join(STREAMS)}")
-    renderer, lesions = "cpu" if str(device) == "mps" else str(device), ()
+    renderer, lesions = "cpu" if str(device).startswith("mps") else str(device), ()
     channels = {"raw": 3, "image": 3, "mask": 1, "view": 1, "depth": 1}
     # filled chunk by chunk, since joining chunks would need twice the memory
     data = {name: torch.empty(count, c, size_px, size_px) for name, c in channels.items()}

@@ -18,6 +18,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from lesionkit.devices import area_mean
+
 DARK = 28 / 255  # the surround stays below this in every channel; ClinicDB's is a grey of up to 24/255, not black
 STRIDE = 32  # what the networks' poolings need; sizes are multiples of it
 GRID = 128  # cells along a frame's longer side, fewer in small ones; in them the view is looked for
@@ -190,8 +192,9 @@ def _cut(image: Tensor, x: int, y: int, width: int, height: int, fill: str) -> T
 def resize(maps: Float[Tensor, "b c h w"], size_px: int, mode: str = "area") -> Float[Tensor, "b c s s"]:
     """To a square. mode: "area", which does not alias, and where a side grows is "bilinear"; "bilinear", antialiased;
     "nearest-exact" for depth and masks: a mean of two depths is a depth where nothing is."""
-    if mode == "area" and min(maps.shape[2:]) < size_px:
-        mode = "bilinear"
+    if mode == "area" and min(maps.shape[2:]) >= size_px:
+        return area_mean(maps, (size_px, size_px))
+    mode = "bilinear" if mode == "area" else mode
     smooth = {"align_corners": False, "antialias": True} if mode == "bilinear" else {}
     return F.interpolate(maps, size=(size_px, size_px), mode=mode, **smooth)
 

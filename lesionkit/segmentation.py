@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lesionkit.depth import RELIEF_SCALES, gradient_magnitude, luminance_depth, relief, squash, up_to
+from lesionkit.devices import area_mean
 from lesionkit.encoders import EfficientNetLite, block, make_encoder
 from lesionkit.preprocess import STRIDE, view_mask
 
@@ -199,7 +200,7 @@ class Context(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        pooled = [F.relu(layer(F.adaptive_avg_pool2d(x, n))) for layer, n in zip(self.reduce, self.parts, strict=True)]
+        pooled = [F.relu(layer(area_mean(x, (n, n)))) for layer, n in zip(self.reduce, self.parts, strict=True)]
         return x + self.project(torch.cat([up_to(means, x) for means in pooled], dim=1))
 
 

@@ -113,9 +113,13 @@ class Theatre:
         return self.open_voila()
 
     def open_voila(self, *options: str) -> "Screen":
+        return opened(*self.open_page(*options))
+
+    def open_page(self, *options: str, path: str = "/") -> tuple:
+        """Voila's page and address, whether or not the explorer appears on it."""
         port = free_port()
         command = ["voila", "explore.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1", *options]
-        return opened(*self.page(command, port))
+        return self.page(command, port, path)
 
     @cached_property
     def lab(self) -> "Screen":
@@ -516,6 +520,38 @@ def test_dragging_moves_every_panel_together(screen):
     assert np.abs(screen.pixel(0.3, 0.5, "depth_target") - before).max() < 14
     screen.told("zoom")
     assert screen.saved()["zoom"][1] > 0.55
+
+
+# --- behind a path prefix, with a policy ---------------------------------------------------------------
+
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'{}; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self' ws:"
+)
+
+
+def behind(theatre: Theatre, blob: str) -> tuple:
+    """The page of Voila below a path prefix, with a Content-Security-Policy that allows what its own pages need."""
+    settings = {"headers": {"Content-Security-Policy": POLICY.format(blob)}}
+    prefix = "/a/prefix/"
+    return theatre.open_page(f"--base_url={prefix}", f"--Voila.tornado_settings={settings!r}", path=prefix)
+
+
+def test_behind_a_prefix_and_a_strict_policy_everything_comes_from_the_package(theatre):
+    screen = opened(*behind(theatre, " blob:"))
+    assert screen.page.get_by_text("The pictures are being loaded").is_hidden()
+    with screen.answered():
+        screen.page.mouse.click(*screen.at(0.5, 0.5))
+    assert screen.saved()["point"] == pytest.approx([128, 128], abs=1)
+
+
+def test_a_policy_without_blob_is_told_in_words(theatre):
+    page, _ = behind(theatre, "")
+    refused = page.get_by_text("must allow blob: in script-src of its Content-Security-Policy")
+    refused.wait_for()
+    page.get_by_text("Click to show javascript error").wait_for()  # what the widgets' own manager says of it
+    assert refused.is_visible()
+    assert page.locator(".lk-stack").count() == 0
 
 
 # --- JupyterLab alone ---------------------------------------------------------------------------------

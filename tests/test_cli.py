@@ -259,6 +259,16 @@ def test_datasets_says_what_is_here(tmp_path, monkeypatch):
     assert "not here" in lines["cvc-clinicdb"]
 
 
+def test_datasets_of_a_user_without_a_home_are_one_line(monkeypatch):
+    def homeless(*_, **__):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("LESIONKIT_DATA", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_path", homeless)
+    for command in (["datasets"], ["verify", "kvasir-seg"], ["fetch", "kvasir-seg"]):
+        one_line_error(call(*command), 1, "set HOME to one")
+
+
 def test_verify_tells_missing_data_problems_and_notes(tmp_path, monkeypatch):
     monkeypatch.setenv("LESIONKIT_DATA", str(tmp_path))
     one_line_error(call("verify", "kvasir-seg"), 1, "lesionkit fetch kvasir-seg")

@@ -41,7 +41,9 @@ def test_parts_and_seeds_are_streams_of_their_own(some):
     assert again.names == longer.names[:3] == tuple(f"scene-0-train-{i:04d}" for i in range(3))
 
 
-@pytest.mark.parametrize(("device", "renderer"), [("cpu", "cpu"), ("cuda:1", "cuda:1"), ("mps", "cpu")])
+@pytest.mark.parametrize(
+    ("device", "renderer"), [("cpu", "cpu"), ("cuda:1", "cuda:1"), ("mps", "cpu"), ("mps:0", "cpu")]
+)
 def test_a_gpu_renders_and_the_frames_are_on_the_cpu(device, renderer):
     asked = []
 

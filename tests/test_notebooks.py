@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -45,6 +46,15 @@ def parameters(path: Path) -> str:
 def test_the_five_notebooks_and_nothing_else():
     assert [path.stem for path in TAUGHT] == list(runs.NOTEBOOKS)
     assert {path.stem for path in FOUND} <= {*runs.NOTEBOOKS, *runs.EXTRA_NOTEBOOKS}
+
+
+@every
+def test_lesionkit_is_imported_before_torch(path):
+    """It says how torch's threads wait for each other, which torch reads once, when it is loaded."""
+    nodes = [node for cell in code(path) for node in ast.walk(ast.parse(cell.source)) if hasattr(node, "names")]
+    names = [getattr(node, "module", None) or node.names[0].name for node in nodes if hasattr(node.names[0], "name")]
+    foreign = {name.split(".")[0] for name in names[: names.index("lesionkit")]}
+    assert foreign <= sys.stdlib_module_names
 
 
 # --- parameters and bookkeeping

@@ -20,10 +20,11 @@ from urllib.request import url2pathname
 from lesionkit.datasets import splits
 from lesionkit.datasets.depth import frame_name
 from lesionkit.datasets.reading import SUFFIXES, DatasetError, InvalidData, MissingData, UnknownDataset
-from lesionkit.datasets.registry import REGISTRY, folder_of, is_folder
+from lesionkit.datasets.registry import REGISTRY, at_home, folder_of, is_folder
 from lesionkit.datasets.verifying import verify
 
 ATTEMPTS = 3
+ZIP_METHODS = {"store", "deflate", "bzip2", "lzma"}  # that Python unpacks
 IMAGE_FOLDERS = ("images", "image", "original")
 MASK_FOLDERS = ("masks", "mask", "ground truth", "groundtruth", "gt")
 
@@ -104,7 +105,10 @@ def _obtain(name: str, url: str, work: Path) -> Path:
     """The archive as a local file, downloaded into `work` if `url` is http(s)://."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
-        archive = Path(url2pathname(parts.path)) if parts.scheme == "file" else Path(url).expanduser()
+        archive = Path(url2pathname(parts.path)) if parts.scheme == "file" else at_home(lambda: Path(url).expanduser())
+        if archive.is_dir():
+            what = "the folders of its sequences" if REGISTRY[name].depth else "its images/ and masks/"
+            raise InvalidData(f"{url} is a folder: copy {what} to {work.parent / name}, then `lesionkit verify {name}`")
         if not archive.is_file():
             raise MissingData(f"the archive {url} of {name} does not exist: give another address or path")
         return archive
@@ -129,6 +133,10 @@ def _unpack(name: str, url: str, work: Path) -> None:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
                 files = {info.filename.replace("\\", "/"): info for info in opened.infolist() if not info.is_dir()}
+                names = zipfile.compressor_names
+                if odd := {names.get(info.compress_type, "another method") for info in files.values()} - ZIP_METHODS:
+                    made = f"the archive {url} was made with {min(odd).capitalize()}"  # Windows takes it above 2 GB
+                    raise InvalidData(f"{made}, which cannot be unpacked here: repack it as an ordinary zip or tar")
                 _write(name, url, work / name, files, opened.open)
         elif tarfile.is_tarfile(archive):
             with tarfile.open(archive) as opened:

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from lesionkit.datasets import masks
+
 JPEG = b"\xff\xd8"
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, the same in every file
@@ -53,17 +55,20 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_mask_values(path: Path) -> np.ndarray:
-    """Read a mask's values as uint8 H×W, the maximum over its channels; a mask of {0, 1} becomes {0, 255}."""
-    values = decode(Path(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH).max(axis=2)
-    if values.max() <= 1:
-        return values.astype(np.uint8) * 255
-    if values.max() > 255:  # 16 bits; smaller values are 8 bits in a wide file
-        values = values >> 8
-    return values.astype(np.uint8)
+    """Read a mask as uint8 H×W, above 127 where the lesion is; what its values mean, `masks.greys` and `masks.shown`
+    say. Raises as `read_image`; InvalidData also for a mask without white that holds no numbers of classes either."""
+    data = whole_bytes(Path(path))
+    found = masks.layers(data)
+    values, alpha = found or (decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, data).max(axis=2), None)
+    greys = masks.shown(values, alpha, exact=not data.startswith(JPEG))
+    if greys is None:
+        what = f"holds values up to {values.max()}, neither black and white nor numbers of classes"
+        raise InvalidData(f"{path} {what}: save it as a PNG of 0 and 255")
+    return greys
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Read a mask as bool H×W, True where `read_mask_values` exceeds 127. Raises as `read_image`."""
+    """Read a mask as bool H×W, True where `read_mask_values` exceeds 127. Raises as that does."""
     return read_mask_values(path) > 127
 
 
@@ -92,20 +97,27 @@ def image_size(path: Path) -> Size:
 def header_size(data: bytes) -> Size:
     """Width and height, upright, that an image file's header declares. Raises what Pillow raises."""
     with Image.open(io.BytesIO(data)) as picture:
-        try:
-            exif = Image.Exif()  # not `getexif`: it also reads XMP, which OpenCV does not
-            exif.load(picture.info.get("exif", b""))
-            turned = exif.get(0x0112, 1) >= 5  # orientation: a quarter turn
-        except Exception:  # Pillow raises SyntaxError, struct.error … for a damaged one, which OpenCV passes over
-            turned = False
-        return picture.size[::-1] if turned else picture.size
+        return picture.size[::-1] if orientation(picture) >= 5 else picture.size  # a quarter turn
+
+
+def orientation(picture: Image.Image) -> int:
+    """EXIF's number for how a picture is stored: 1 upright, 2 to 4 mirrored or by a half turn, 5 to 8 by a quarter."""
+    try:
+        exif = Image.Exif()  # not `getexif`: it also reads XMP, which OpenCV does not
+        exif.load(picture.info.get("exif", b""))
+        return int(exif.get(0x0112) or getattr(picture, "tag_v2", {}).get(0x0112, 1))
+    except Exception:  # Pillow raises SyntaxError, struct.error … for a damaged one, which OpenCV passes over
+        return 1
 
 
 def check_size(path: Path, have_wh: Size, want_wh: Size, what: str = "mask", of: str = "image") -> None:
     """Raise InvalidData unless a mask (or depth) has its image's width and height in pixels."""
     if have_wh != want_wh:
         have, want = ("×".join(map(str, size)) for size in (have_wh, want_wh))
-        raise InvalidData(f"{what} {path} is {have} but its {of} is {want}: replace it by one of the {of}'s own size")
+        advice = f"replace it by one of the {of}'s own size"
+        if have_wh == want_wh[::-1]:
+            advice = f"turn it by a quarter, as EXIF turns the {of} upright"
+        raise InvalidData(f"{what} {path} is {have} but its {of} is {want}: {advice}")
 
 
 def whole_bytes(path: Path) -> bytes:

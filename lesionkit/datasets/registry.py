@@ -3,7 +3,7 @@
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -76,21 +76,50 @@ def _unknown(name: str, allowed: Iterable[str]) -> str:
 
 
 def data_root() -> Path:
-    """The folder of all data sets: LESIONKIT_DATA, else the user's cache folder; it need not exist."""
+    """The folder of all data sets: LESIONKIT_DATA, else the user's cache folder; it need not exist. Raises MissingData
+    for a user without a home folder, UnknownDataset as `folder_of`."""
     given = os.environ.get("LESIONKIT_DATA")
-    return Path(given).expanduser().absolute() if given else platformdirs.user_cache_path("lesionkit")
+    return _place(given) if given else at_home(lambda: platformdirs.user_cache_path("lesionkit"))
 
 
 def folder_of(name: str, root: Path | None = None) -> Path:
     """The folder that holds, or would hold, the files of a data set: PATH of "folder:PATH", else root/name, where no
-    `root` means `data_root()`. Raises UnknownDataset, also for "scenes", which are rendered and have no files."""
+    `root` means `data_root()`. Raises UnknownDataset, also for "scenes", which are rendered and have no files, and for
+    a path that is no UTF-8; MissingData as `data_root`."""
     if is_folder(name):
-        return Path(name.removeprefix(FOLDER)).expanduser().absolute()
+        return _place(name.removeprefix(FOLDER))
     if name == "scenes":
         raise UnknownDataset("scenes are rendered and have no files: name a real data set or folder:PATH")
     if name not in REGISTRY:
         raise UnknownDataset(_unknown(name, REGISTRY))
-    return Path(root or data_root()).expanduser().absolute() / name
+    return _place(root or data_root()) / name
+
+
+def _place(path: str | Path) -> Path:
+    place = at_home(lambda: Path(path).expanduser()).absolute()
+    if not is_utf8(str(place)):  # notebooks and records, which name it, are UTF-8
+        raise UnknownDataset(f"the path {readable(place)} is no UTF-8: rename the folder")
+    return place
+
+
+def at_home(find: Callable[[], Path]) -> Path:
+    """A path that may need the user's home folder. Raises MissingData for a user who has none."""
+    try:
+        return find()
+    except (RuntimeError, KeyError, OSError):  # pathlib and platformdirs raise what they meet
+        raise MissingData(
+            "this user has no home folder: set HOME to one, or, for data sets alone, LESIONKIT_DATA to a full path"
+        ) from None
+
+
+def is_utf8(path: str) -> bool:
+    """Whether a file's name, as Python decoded it, was UTF-8."""
+    return path.encode(errors="ignore").decode() == path
+
+
+def readable(path: str | Path) -> str:
+    """A path for messages: bytes that are no UTF-8 are written as \\xe4."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def check_folder(name: str, folder: Path) -> None:

@@ -1,37 +1,37 @@
 """Is a data set on this disk complete and sound: names, pairs, sizes, mask values, checksums, the encoding of depth,
 and leaks between the parts of its splits."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
+import click
 import numpy as np
+from PIL import Image
 
 from lesionkit.datasets import splits
 from lesionkit.datasets.depth import find_depth, read_depth
+from lesionkit.datasets.leaks import Fingerprint, find_leaks, fingerprint
+from lesionkit.datasets.masks import is_undecided
 from lesionkit.datasets.reading import (
     DatasetError,
     InvalidData,
     check_size,
     image_size,
     listing,
+    orientation,
     read_image,
     read_mask_values,
 )
 from lesionkit.datasets.registry import REGISTRY, Entry, folder_of
 from lesionkit.datasets.samples import Sample, find_samples
 
-# Official masks hold up to 0.02 % of pixels between these values (anti-aliased or JPEG edges).
-UNDECIDED_VALUES = (64, 191)
-UNDECIDED_SHARE = 0.01
-# Root mean square distance of 16×16 thumbnails, in grey levels. In Kvasir-SEG near-duplicates lie below 5.7
-# and all other pairs above 15; in CVC-ClinicDB this finds frames of a video that follow each other.
-NEAR_LEVELS = 8.0
+PROGRESS = 1000  # pairs between two lines that say how far it is
 
 Findings = tuple[int, list[str], list[str]]  # number of samples, problems, notes
+Kinds = dict[str, list[str]]  # what holds for some pairs -> their names
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def verify(name: str, root: Path | None = None) -> Report:
 
     With masks: names, number, pairing, sizes, mask values and checksums, and leaks between the parts of splits. Other
     bytes than the distributed ones (a re-encoded copy) are a note, as long as the content is sound. With depth: pairs,
-    sizes and encodings; a part of the set is a note, for the full ones have tens of gigabytes.
+    sizes and encodings; a part of the set is a note, for the full ones have tens of gigabytes. Of a folder of one's
+    own, what `lesionkit run` needs is asked as well: a run begins with this check. Every PROGRESS pairs a line goes to
+    stderr.
 
     Raises UnknownDataset; MissingData when there is no folder, or in it no images/ or masks/.
     """
@@ -81,27 +83,59 @@ def _depth_findings(name: str, entry: Entry, folder: Path) -> Findings:
 def _mask_findings(name: str, entry: Entry | None, folder: Path) -> Findings:
     samples, problems = find_samples(name, folder)
     known = splits.official_files(name) if entry else {}
-    prints, faulty, notes = [], defaultdict(list), []
-    for sample in samples:
-        try:
-            image, values = read_image(sample.image), read_mask_values(sample.mask)
-        except DatasetError:
-            faulty["cannot be read: replace the image or the mask"].append(sample.name)
-            continue
-        prints.append(_fingerprint(sample, image, known.get(sample.name)))
-        for fault in _faults(entry, image, values):
-            faulty[fault].append(sample.name)
+    prints, faulty, odd = _looked_at(name, entry, samples, known)
     stems = {sample.name for sample in samples}
     problems += _name_problems(name, stems, set(known)) if entry else []
-    problems += [f"{len(of)} of {len(samples)} pairs ({listing(of)}) {fault}" for fault, of in faulty.items()]
+
+    def told(kinds: Mapping[str, list[str]]) -> list[str]:
+        return [f"{len(of)} of {len(samples)} pairs ({listing(of)}) {kind}" for kind, of in kinds.items()]
+
+    problems += told(faulty)
+    notes = told(odd)
     if entry and (other := [one.stem for one in prints if not one.official]):
-        pairs = f"{len(other)} of {len(samples)} pairs ({listing(other)})"
-        notes.append(f"{pairs} have other bytes than the files commonly distributed: a re-encoded copy")
-    for split in splits.splits_of(name) if len(samples) >= 3 else ():
-        leaks, alike = _leaks(split, prints, splits.split_stems(name, split, stems))
+        notes += told({"have other bytes than the files commonly distributed: a re-encoded copy": other})
+    for split in splits.splits_of(name):
+        try:
+            parts = splits.split_stems(name, split, stems)
+        except InvalidData as error:  # too few
+            return len(samples), [*problems, str(error)], notes
+        problems += [] if entry else _lesionless(name, prints, parts)
+        leaks, alike = find_leaks(split, prints, parts)
         problems += leaks
         notes += alike
     return len(samples), problems, notes
+
+
+def _looked_at(
+    name: str, entry: Entry | None, samples: Sequence[Sample], known: Mapping[str, tuple[str, str]]
+) -> tuple[list[Fingerprint], Kinds, Kinds]:
+    """Every pair, read: what is compared of it, and the names of those of which something is wrong, or odd."""
+    prints, faulty, odd, reason = [], defaultdict(list), defaultdict(list), ""
+    for count, sample in enumerate(samples, 1):
+        if count % PROGRESS == 0:
+            click.echo(f"{count} of {len(samples)} pairs of {name} read", err=True)
+        try:
+            image, values = read_image(sample.image), read_mask_values(sample.mask)
+        except DatasetError as error:
+            reason = reason or str(error)
+            faulty[f"cannot be read: {reason}"].append(sample.name)
+            continue
+        prints.append(fingerprint(sample, image, values, known.get(sample.name)))
+        for fault in _faults(entry, image, values):
+            faulty[fault].append(sample.name)
+        for oddity in () if entry else _oddities(sample, values):
+            odd[oddity].append(sample.name)
+    return prints, faulty, odd
+
+
+def _lesionless(name: str, prints: Sequence[Fingerprint], parts: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    lesions = {one.stem for one in prints if one.has_lesion}
+    for part in (part for part, stems in parts.items() if not lesions & set(stems)):
+        why = "so nothing could be learned or measured on it"
+        yield (
+            f"no image of the {part} part of {name} shows a lesion, {why}: add images with lesions; "
+            "parts are dealt by the names"
+        )
 
 
 def _name_problems(name: str, stems: set[str], known: set[str]) -> list[str]:
@@ -116,58 +150,32 @@ def _name_problems(name: str, stems: set[str], known: set[str]) -> list[str]:
 def _faults(entry: Entry | None, image: np.ndarray, values: np.ndarray) -> Iterator[str]:
     """What is wrong with a pair; to be read after "N pairs"."""
     if values.shape != image.shape[:2]:
-        yield "have a mask of another size than the image: replace the mask"
+        turned = values.shape == image.shape[1::-1]
+        advice = "turn the mask by a quarter, as EXIF turns the image upright" if turned else "replace the mask"
+        yield f"have a mask of another size than the image: {advice}"
     if entry and entry.size_wh and image.shape[1::-1] != entry.size_wh:
         yield "are not of the size of this data set: fetch the original files"
-    low, high = UNDECIDED_VALUES
-    # class numbers, say {0, 2}, would be an empty mask after `> 127`; a black JPEG holds a little noise
-    top = values.max()
-    class_numbers = 16 < top <= 127 or (top <= 16 and (values > 0).mean() > UNDECIDED_SHARE)
-    if class_numbers or ((values >= low) & (values <= high)).mean() > UNDECIDED_SHARE:
-        yield "have a mask that is not black and white: a mask holds 0 and 255, or 0 and 1"
+    if is_undecided(values):
+        yield "have a mask that is not black and white: a mask holds 0 and 255, or numbers of classes"
     elif entry and not (values > 127).any():
         yield "have a mask without a lesion, though every image of the set shows one: replace the mask"
 
 
-@dataclass(frozen=True, eq=False)
-class _Fingerprint:
-    """What of one image is compared."""
-
-    stem: str
-    official: bool  # image and mask are byte for byte the distributed ones
-    pixels: bytes  # digest of the decoded image: equal for two encodings without loss
-    thumbnail: np.ndarray  # float32, 16·16 grey levels
-
-
-def _fingerprint(sample: Sample, image: np.ndarray, official: tuple[str, str] | None) -> _Fingerprint:
-    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
-    digests = tuple(hashlib.sha256(path.read_bytes()).hexdigest()[:32] for path in (sample.image, sample.mask))
-    pixels = hashlib.sha256(image.tobytes() + str(image.shape).encode()).digest()
-    return _Fingerprint(sample.name, digests == official, pixels, grey.ravel().astype(np.float32))
+def _oddities(sample: Sample, values: np.ndarray) -> Iterator[str]:
+    """What one may not have meant in data of one's own; to be read after "N pairs"."""
+    lesion = values > 127
+    edge = np.concatenate([lesion[0], lesion[-1], lesion[:, 0], lesion[:, -1]])
+    if not lesion.any():
+        yield "have a mask of one value: no lesion"
+    elif lesion.all():
+        yield "have a mask of one value: all is lesion; look whether that is meant"
+    elif lesion.mean() > 0.5 and edge.mean() > 0.9:
+        yield "have a mask that marks all but some of the middle: look whether black and white are exchanged"
+    if _turn(sample.image) not in (1, _turn(sample.mask)):
+        yield "have an image that EXIF turns or mirrors: look whether the mask was drawn on the upright image"
 
 
-def _leaks(
-    split: str, prints: Sequence[_Fingerprint], parts: Mapping[str, Sequence[str]]
-) -> tuple[list[str], list[str]]:
-    """Problems and notes, one sentence each: equal pixels in two parts are a problem, unless they were published that
-    way; what only looks alike is a note."""
-    part_of = {stem: part for part, stems in parts.items() for stem in stems}
-    prints = [one for one in prints if one.stem in part_of]
-    thumbnails = np.array([one.thumbnail for one in prints])
-    equal, published, near = [], [], []
-    for row, one in enumerate(prints):  # row by row: the matrix of a large folder would not fit
-        levels = np.sqrt(np.square(thumbnails[row + 1 :] - thumbnails[row]).mean(axis=1))
-        for other in (prints[row + 1 + index] for index in np.flatnonzero(levels < NEAR_LEVELS)):
-            if part_of[one.stem] == part_of[other.stem]:
-                continue
-            kind = near
-            if one.pixels == other.pixels:
-                kind = published if one.official and other.official else equal
-            kind.append(f"{one.stem} in {part_of[one.stem]} and {other.stem} in {part_of[other.stem]}")
-
-    def told(kind: str, pairs: list[str], end: str) -> list[str]:
-        sentence = f"split {split}: {len(pairs)} {kind} pair(s) of images sit in two parts ({listing(pairs)}){end}"
-        return [sentence] if pairs else []
-
-    notes = told("equal", published, ", as published") + told("near-duplicate", near, "")
-    return told("equal", equal, ": keep one image of each pair"), notes
+def _turn(path: Path) -> int:
+    with suppress(Exception), Image.open(path) as picture:  # what Pillow cannot read, OpenCV could
+        return orientation(picture)
+    return 1

@@ -50,6 +50,10 @@ BOXES = {  # what belongs to a kind of image
     "sample": ("dataset", "sample"),
     "upload": ("hint",),
 }
+LOADING = (  # shown until the script says that it runs, which no error of its own could do
+    "The pictures are being loaded. If this line stays, the browser was not allowed to run the explorer's script: "
+    "whoever runs this server must allow <code>blob:</code> in <code>script-src</code> of its Content-Security-Policy."
+)
 FIELDS = {name: name for name in ("threshold", "guidance", "other", "angle")} | {"relief_factor": "relief"}
 
 
@@ -113,9 +117,10 @@ class Explorer(widgets.HBox):
         # JupyterLab handles the messages of widgets in a thread of their own, beside the cell that runs: one at a time
         self._turn = RLock()
         self.stack = ImageStack(layout=widgets.Layout(flex="1 1 560px", min_width="0"))
+        self.loading = widgets.HTML(LOADING)
         self.controls = make_controls()
         layout = widgets.Layout(display="flex", flex_flow="row wrap", width="100%", overflow="visible")
-        super().__init__([self.controls["column"], self.stack], layout=layout)
+        super().__init__([self.loading, self.controls["column"], self.stack], layout=layout)
         self.add_class("lesionkit-explorer")
         if dataset != "scenes":
             try:
@@ -159,6 +164,7 @@ class Explorer(widgets.HBox):
         }
         if kind == "ready":
             self._sent.clear()  # a new view has no pictures yet
+            self.loading.layout.display = "none"
         if kind in actions:
             self._do(actions[kind], reply, joins=kind == "paint")
 

@@ -18,7 +18,9 @@ import click
 import filelock
 import nbformat
 import papermill
-from jupyter_client.kernelspec import NoSuchKernel
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import CellControlSignal
 
 from lesionkit import files
@@ -32,12 +34,23 @@ class NotebookFailed(click.ClickException):
     """A notebook of the chain failed. The message is readable text, the traceback included."""
 
 
+class OwnKernel(AsyncKernelManager):
+    """A kernel of the interpreter that runs the kit, whatever another environment has registered as python3."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        return KernelSpec(**get_kernel_dict())
+
+
 def execute(plan: Plan, echo: Callable[..., None] = click.echo) -> Path:
     """Run the notebooks of the plan, in order; return the folder of the run.
 
-    `echo` works as click.echo does and gets one line per notebook. Raises ParameterError when the folder is in use or
-    cannot be written to, and NotebookFailed: then the later ones do not run and the executed copies stay.
+    `echo` works as click.echo does and gets one line per notebook, after a line for each note of the plan. Raises
+    ParameterError when the folder is in use or cannot be written to, and NotebookFailed: then the later ones do not run
+    and the executed copies stay.
     """
+    for note in plan.notes:
+        echo(f"note: {note}")
     with _claimed(plan.dir):
         skipped = finished(plan) if plan.resume else ()
         for name in skipped:
@@ -80,7 +93,8 @@ def _run_one(plan: Plan, name: str) -> None:
                 literal(plan.notebook(name)),
                 literal(plan.copy(name)),
                 parameters=plan.parameters,
-                kernel_name="python3",
+                kernel_name="python3",  # only a name: which Python that is, OwnKernel says
+                kernel_manager_class=OwnKernel,
                 cwd=str(plan.dir),  # what a notebook writes without thinking lands here, not beside the notebooks
                 progress_bar=False,
                 # ipykernel would warn of unencrypted TCP at each start, and print tracebacks on Ctrl-C.
@@ -90,9 +104,9 @@ def _run_one(plan: Plan, name: str) -> None:
             text = click.unstyle("\n".join(error.traceback)) or f"{error.ename}: {error.evalue}"
             where = f"{name} failed in cell [{error.exec_count}]; executed copy: {plan.copy(name)}"
             raise NotebookFailed(f"{where}\n{text}") from None
-        except (RuntimeError, CellControlSignal, NoSuchKernel) as error:  # a kernel that died, or never started
-            why = f"its kernel died or never came: {error}; is there enough memory?"
-            raise NotebookFailed(f"{name} stopped, {why}") from None
+        except (RuntimeError, PermissionError, CellControlSignal) as error:  # a kernel that died, or never started
+            why = f"its kernel died or never came ({error}): is there enough memory"
+            raise NotebookFailed(f"{name} stopped, {why}, and is HOME set to a folder of your own?") from None
         if not stamp(plan, name, mark) and name not in EXTRA_NOTEBOOKS:
             raise NotebookFailed(f"{name} ended without a record in {plan.dir}: its last cell must call run.finish")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lesionkit import datasets, devices
+from lesionkit.datasets.registry import is_utf8, readable
 from lesionkit.segmentation import GUIDANCE
 
 NOTEBOOKS = ("01_data", "02_depth", "03_segmentation", "04_loss_ablation", "05_evaluation")
@@ -111,6 +112,8 @@ def check_run_dir(name: str, value: Any) -> None:
     """A folder that exists or can be made; "" stands for the default."""
     if not isinstance(value, str):
         raise ParameterError(f'{name} is {value!r}, but must be a path as text, or "" for the default')
+    if not is_utf8(value):
+        raise ParameterError(f"{name} {readable(value)} is no UTF-8: give another folder")
     if value and any(place.exists() and not place.is_dir() for place in (Path(value), *Path(value).parents)):
         raise ParameterError(f"{name} is {value!r}, but a file stands there: give the path of a folder")
 

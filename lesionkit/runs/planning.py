@@ -8,6 +8,7 @@ from typing import Any
 import papermill
 
 from lesionkit import datasets, devices, files
+from lesionkit.datasets.registry import at_home
 from lesionkit.runs.parameters import ARTEFACTS, CHECKS, EXTRA_NOTEBOOKS, NOTEBOOKS, ParameterError, refusals
 from lesionkit.runs.records import default_dir, notebooks_dir, read_record, versions
 
@@ -25,6 +26,7 @@ class Plan:
     inputs: dict[str, Any]  # what decides the results of all of them
     resume: bool
     update_notebooks: bool
+    notes: tuple[str, ...] = ()  # what `datasets.verify` found worth knowing
 
     @property
     def dir(self) -> Path:
@@ -62,7 +64,8 @@ def plan_run(
     values = {"profile": profile, "seed": seed, "device": device}
     for name, value in values.items():
         CHECKS[name](name, value)
-    values["dataset"], samples = _dataset(dataset)
+    at_home(Path.home)  # where kernels keep their connection files
+    values["dataset"], samples, notes = _dataset(dataset)
     values["run_dir"] = str(default_dir(profile, dataset, seed) if out is None else Path(out).absolute())
     CHECKS["run_dir"]("--out", values["run_dir"])
     # The committed notebooks show the defaults, so only a run with the defaults may replace them.
@@ -73,25 +76,25 @@ def plan_run(
         raise ParameterError("--update-notebooks runs every notebook anew: leave out --resume")
     source = Path(source or notebooks_dir()).resolve()
     inputs = _inputs(values, samples, source)
-    plan = Plan(select(only, update_notebooks), values, source, inputs, resume, update_notebooks)
+    plan = Plan(select(only, update_notebooks), values, source, inputs, resume, update_notebooks, notes)
     _check(plan)
     return plan
 
 
-def _dataset(name: str) -> tuple[str, tuple[datasets.Sample, ...]]:
-    """The data set's name as a kernel in another folder understands it, and its samples. All files are looked at:
-    a mask of another size or a file that is cut off should not be met by the third notebook, minutes later."""
+def _dataset(name: str) -> tuple[str, tuple[datasets.Sample, ...], tuple[str, ...]]:
+    """The data set's name as a kernel in another folder understands it, its samples, and notes. All files are looked
+    at: what is wrong with one should not be met by the third notebook, minutes later."""
     opened = CHECKS["dataset"]("dataset", name)
     if opened is None:
-        return name, ()
-    datasets.check_files(opened.samples)
-    for part in datasets.PARTS:
-        if not any(datasets.read_mask(sample.mask).any() for sample in opened.part(part)):
-            raise ParameterError(
-                f"no image of the {part} part of {name} shows a lesion, so nothing could be learned or measured "
-                "on it: add images with lesions; parts are dealt by the names"
-            )
-    return f"{datasets.FOLDER}{opened.root}" if name.startswith(datasets.FOLDER) else name, opened.samples
+        return name, (), ()
+    if not name.startswith(datasets.FOLDER):  # `fetch` has verified it, which takes ten times as long
+        datasets.check_files(opened.samples)
+        return name, opened.samples, ()
+    report = datasets.verify(name)
+    if report.problems:
+        more = f" (and {len(report.problems) - 1} more, which `lesionkit verify` lists)" if report.problems[1:] else ""
+        raise ParameterError(report.problems[0] + more)
+    return f"{datasets.FOLDER}{opened.root}", opened.samples, report.notes
 
 
 def select(only: str | None, update_notebooks: bool = False) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ def default_dir(profile: str, dataset: str, seed: int) -> Path:
     if dataset.startswith(datasets.FOLDER):
         path = datasets.folder_of(dataset).resolve()
         # Two folders may have one name; the digest of the whole path keeps their runs apart.
-        dataset = f"folder-{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
+        dataset = f"folder-{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:6]}"
     base = Path(os.environ.get("LESIONKIT_RUNS") or notebooks_dir().parent / "runs")
     return base.resolve() / f"{profile}-{dataset}-seed{seed}"
 
@@ -130,8 +131,13 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
     values = check_parameters(notebook, namespace)
     profile, dataset, seed = values["profile"], values["dataset"], values["seed"]
     folder = Path(values["run_dir"]).resolve() if values["run_dir"] else default_dir(profile, dataset, seed)
-    for name in ("artefacts", "figures", "records"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    try:
+        for name in ("artefacts", "figures", "records"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder / name).close()  # it may be there, but another's
+    except OSError as error:  # a checkout that belongs to somebody else
+        advice = "give run_dir a folder of your own, or set LESIONKIT_RUNS to one before Jupyter starts"
+        raise ParameterError(f"{folder} cannot be written to ({error.strerror}): {advice}") from None
     devices.seed_everything(seed)
     extras = {name: values[name] for name in EXTRAS.get(notebook, {})}
     return Run(notebook, PROFILES[profile](), dataset, seed, devices.resolve(values["device"]), folder, extras)

@@ -64,6 +64,11 @@ def test_nothing_is_computed_or_sent_before_the_view_is_ready(detector):
     screen = Screen(detector)
     assert screen.messages == []
     assert screen.state.runs == 0
+    loading = screen.view.loading
+    assert "script-src" in loading.value  # until the script runs, nothing else could say why it does not
+    assert loading.layout.display != "none"
+    screen.ask("ready")
+    assert loading.layout.display == "none"
 
 
 def test_the_greeting_brings_every_panel(screen):

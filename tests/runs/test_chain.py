@@ -5,6 +5,7 @@ A kernel start takes a second or two, so each test runs as few notebooks as its 
 
 import json
 import os
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -282,6 +283,42 @@ def test_papermill_with_an_unknown_parameter_fails(tmp_path, source):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_kernel_called_python3_of_another_environment_is_not_taken(tmp_path, source, monkeypatch):
+    """As `ipykernel install --user` leaves it, where the kit's own environment belongs to somebody else."""
+    spec = {
+        "argv": [str(tmp_path / "no" / "python"), "-f", "{connection_file}"],
+        "display_name": "x",
+        "language": "python",
+    }
+    files.write_json(tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json", spec)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    make_notebook(source, "02_depth", 'import sys\nrun.finish({"python": sys.executable})')
+    execute(planned(tmp_path, source, only="02"), Echo())
+    assert record(tmp_path / "out", "02_depth")["results"]["python"] == sys.executable
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "/.local"), RuntimeError("no home")])
+def test_a_home_that_is_not_there_or_not_ones_own_is_one_line(tmp_path, source, monkeypatch, error):
+    """Jupyter keeps its connection files there, and raises what it meets."""
+
+    def homeless(self, **_):
+        raise error
+
+    monkeypatch.setattr(chain.OwnKernel, "write_connection_file", homeless)
+    with pytest.raises(NotebookFailed, match=r"02_depth stopped, .*is HOME set to a folder of your own") as caught:
+        execute(planned(tmp_path, source, only="02"), Echo())
+    assert "\n" not in str(caught.value)
+
+
+def test_notes_come_before_the_notebooks(tmp_path, source):
+    echo = Echo()
+    make_notebook(source, "02_depth", "1 / 0")
+    with pytest.raises(NotebookFailed):
+        execute(replace(planned(tmp_path, source, only="02"), notes=("a is odd", "b is odd")), echo)
+    assert echo.text.startswith("note: a is odd\nnote: b is odd\n02_depth")
+
+
 # --- validation -------------------------------------------------------------------------------------------
 
 
@@ -329,8 +366,9 @@ def test_a_folder_of_which_one_part_shows_no_lesion_is_refused_at_once(tmp_path,
 def test_a_data_set_is_opened_once_and_its_files_decide(tmp_path, source, monkeypatch):
     for kind in ("images", "masks"):
         (tmp_path / "own" / kind).mkdir(parents=True)
-        for i in range(8):
-            cv2.imwrite(str(tmp_path / "own" / kind / f"{i}.png"), np.full((40, 40, 3), 255, np.uint8))
+        for i in range(8):  # pictures that differ: copies are refused
+            level = 255 if kind == "masks" else 30 * i
+            cv2.imwrite(str(tmp_path / "own" / kind / f"{i}.png"), np.full((40, 40, 3), level, np.uint8))
     opened, really = [], datasets.open_dataset
     monkeypatch.setattr(datasets, "open_dataset", lambda name: opened.append(name) or really(name))
     monkeypatch.chdir(tmp_path)

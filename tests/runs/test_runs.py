@@ -81,6 +81,24 @@ def test_begin_refuses_a_file_as_run_dir(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_checkout_that_cannot_be_written_to_says_what_to_set(tmp_path, monkeypatch, there):
+    """Somebody else's, on which a notebook is opened; its folder of runs may be there already."""
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    if there:
+        begin(tmp_path)
+        monkeypatch.setattr("tempfile.TemporaryFile", refused)  # root may write anywhere
+    else:
+        monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(
+        runs.ParameterError, match=r"cannot be written to \(Permission denied\): give run_dir .*LESIONKIT_RUNS"
+    ):
+        begin(tmp_path)
+
+
 def test_only_notebook_three_has_guidance(tmp_path):
     assert begin(tmp_path, "03_segmentation", guidance="learned").extras == {"guidance": "learned"}
     assert begin(tmp_path, guidance="learned").extras == {}
