@@ -71,7 +71,7 @@ def test_a_damaged_exif_block_turns_nothing_and_stops_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif"])
-@pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.9, 0.997])
 def test_cut_off_files_are_refused_quietly(tmp_path, capfd, suffix, keep):
     path = write(tmp_path / f"x{suffix}", smooth())
     data = path.read_bytes()
