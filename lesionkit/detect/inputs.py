@@ -54,7 +54,7 @@ def find_inputs(
             found.append(Source(argument, error=error, file=place_from(out, Path(argument))))
         if passed:
             which = ", ".join(f"{number} {ending}" for ending, number in sorted(passed.items()))
-            tell(f"{argument}: files of other endings are passed over, {which}; one that is named itself is tried")
+            tell(f"{argument}: files of other endings are passed over, {which}; name one to try it")
     held.check(found, resume)
     return found
 

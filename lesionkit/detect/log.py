@@ -92,9 +92,8 @@ def opened(out: Path, found: Sequence[Source], resume: bool) -> Iterator[Log]:
             keeper.join()
             log.write()
             others = {file: stem for file, stem in held.claims.items() if file not in log.asked}
-            files.write_json(out / CLAIMS, others)
-            if not others and log.path.name == RESULTS:
-                (out / CLAIMS).unlink()
+            if log.path.name == RESULTS:  # else nothing but the claims tells whose the pictures are
+                files.write_json(out / CLAIMS, others) if others else (out / CLAIMS).unlink()
 
 
 @contextmanager
