@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # a virus scanner lets go within a second, a spreadsheet does not
-_beside: set[Path] = set()  # what this process had to put beside its place
+_beside: dict[Path, Path] = {}  # what this process had to put beside its place
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write a file in one step, by way of a hidden neighbour that carries the process's number: neither a kill nor a
-    second process leaves half of one, and a failure leaves no neighbour. Returns where the content is: a file that
-    another program holds open (Windows) keeps its own, and the new one is put beside it with a line on stderr."""
+    second process leaves half of one, and a failure leaves no neighbour. Returns where the content is: if another
+    program holds the file (Windows), beside it, and a line on stderr says so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     neighbour = path.parent / f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.{os.getpid()}.tmp"
     try:
@@ -26,11 +26,6 @@ def write_bytes(path: Path, content: bytes) -> Path:
         return _put(neighbour, path)
     finally:
         neighbour.unlink(missing_ok=True)
-
-
-def beside(path: Path) -> Path:
-    """Where `write_bytes` puts what may not replace `path`."""
-    return path.with_name(f"{path.stem}.new{path.suffix}")
 
 
 def _put(neighbour: Path, path: Path) -> Path:
@@ -43,14 +38,14 @@ def _put(neighbour: Path, path: Path) -> Path:
             time.sleep(wait_s)
         else:
             if path in _beside:  # of an earlier try, and older
-                _beside.remove(path)
-                beside(path).unlink(missing_ok=True)
+                _beside.pop(path).unlink(missing_ok=True)
             return path
-    shutil.copyfile(neighbour, beside(path))
+    beside = path.with_name(f"{path.stem}.new{path.suffix}")
+    shutil.copyfile(neighbour, beside)
     if path not in _beside:
-        _beside.add(path)
-        print(f"{path} cannot be replaced, another program may hold it: see {beside(path)}", file=sys.stderr)
-    return beside(path)
+        print(f"{path} cannot be replaced, another program may hold it: see {beside}", file=sys.stderr)
+    _beside[path] = beside
+    return beside
 
 
 def digest(path: Path) -> str:

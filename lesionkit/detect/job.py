@@ -15,9 +15,8 @@ import click
 import numpy as np
 
 from lesionkit.detect import outputs
-from lesionkit.detect.log import Log, opened
 from lesionkit.detect.reading import Item, read_ahead, read_all
-from lesionkit.detect.results import Source
+from lesionkit.detect.results import Log, Source, opened
 
 WAITING = 3  # results that wait to be written
 PROGRESS_S = 5.0  # seconds between two progress lines

@@ -1,7 +1,4 @@
-"""Image files of several frames: TIFF stacks, animated GIF, WebP, PNG and AVIF.
-
-Shapes: H, W = a frame's own height and width in pixels.
-"""
+"""Image files of several frames: TIFF stacks, animated GIF, WebP, PNG and AVIF."""
 
 import io
 import warnings
@@ -30,46 +27,34 @@ def has_frames(path: Path) -> bool:
 
 def frames(path: Path, skip: Callable[[int], bool]) -> Iterator[tuple[int, np.ndarray | None, str]]:
     """Number, pixels and note (none) of every frame that is not to be skipped, from 0, as `read_image` gives them:
-    uint8 H×W×3 RGB, None if it cannot be decoded; 16 bits are cut alike in all. Raises as `read_image`, and Pillow's
-    own."""
+    uint8 H×W×3 RGB, None if it cannot be decoded; 16 bits are cut alike in all. Raises what Pillow raises."""
     data = reading.whole_bytes(path)
     with Image.open(io.BytesIO(data)) as picture:
-        numbers = _numbers(picture)
-        deep = picture.format == "TIFF"  # of which Pillow reads 8 bits a colour
-        brightest = _brightest(data, numbers) if deep else 0
+        numbers, brightest = _numbers(picture), 0
+        if picture.format == "TIFF":  # pages are not kept: thousands would not fit into memory
+            brightest = max(int(page.max()) for page in (_page(data, number) for number in numbers) if page is not None)
         for number in (number for number in numbers if not skip(number)):
-            rgb = _page(data, number, brightest) if deep else _seen(picture, number)
-            yield number, rgb, ""
+            if picture.format == "TIFF":  # of which Pillow reads 8 bits a colour
+                page = _page(data, number)
+                bgr = page if page is None else reading.eight_bits(page, brightest)
+                yield number, bgr if bgr is None else cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), ""
+            else:
+                picture.seek(number)
+                rgba = np.asarray(picture.convert("RGBA"))
+                yield number, rgba[..., :3] * (rgba[..., 3:] > 127), ""
 
 
 def _numbers(picture: Image.Image) -> list[int]:
-    if picture.format != "TIFF":
-        return list(range(getattr(picture, "n_frames", 1)))
-    own = []
-    for number in range(picture.n_frames):
-        picture.seek(number)
-        if not picture.tag_v2.get(254, 0) & PART_OF_ANOTHER:
-            own.append(number)
-    return own
+    numbers = []
+    for number in range(getattr(picture, "n_frames", 1)):
+        if picture.format == "TIFF":
+            picture.seek(number)
+        if picture.format != "TIFF" or not picture.tag_v2.get(254, 0) & PART_OF_ANOTHER:
+            numbers.append(number)
+    return numbers
 
 
-def _seen(picture: Image.Image, number: int) -> np.ndarray:
-    picture.seek(number)
-    rgba = np.asarray(picture.convert("RGBA"))
-    return rgba[..., :3] * (rgba[..., 3:] > 127)
-
-
-def _brightest(data: bytes, numbers: list[int]) -> int:
-    pages = (_decoded(data, number) for number in numbers)  # not kept: thousands would not fit into memory
-    return max((int(page.max()) for page in pages if page is not None and page.dtype == np.uint16), default=0)
-
-
-def _page(data: bytes, number: int, brightest: int) -> np.ndarray | None:
-    page = _decoded(data, number)
-    return None if page is None else cv2.cvtColor(reading.eight_bits(page, brightest), cv2.COLOR_BGR2RGB)
-
-
-def _decoded(data: bytes, number: int) -> np.ndarray | None:
+def _page(data: bytes, number: int) -> np.ndarray | None:
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     with reading.quiet(), suppress(cv2.error):
         _, found = cv2.imdecodemulti(np.frombuffer(data, np.uint8), flags, range=(number, number + 1))

@@ -12,7 +12,7 @@ import pytest
 from test_detect import Found, half_red, stems, video
 
 from lesionkit import files
-from lesionkit.detect import Job, UsageError, find_inputs, log
+from lesionkit.detect import Job, UsageError, find_inputs, results
 from lesionkit.detect.outputs import ENDINGS, RESULTS
 
 
@@ -175,7 +175,7 @@ def test_resume_does_failed_inputs_again_and_a_videos_other_frames(tmp_path):
 
 def test_entries_are_on_disk_while_the_call_goes_on(patients, monkeypatch):
     """The last image waits until the others can be read: it would wait for ever if they came at the end."""
-    monkeypatch.setattr(log, "WRITE_S", 0.01)
+    monkeypatch.setattr(results, "WRITE_S", 0.01)
     out, seen = patients / "out", []
 
     def waiting(image):
@@ -211,7 +211,7 @@ def test_an_interrupted_second_call_loses_nothing_of_the_first(patients):
 KILLED = """
 import sys, time
 import numpy as np
-from lesionkit.detect import Job, find_inputs, log
+from lesionkit.detect import Job, find_inputs, results
 from pathlib import Path
 
 class Found:
@@ -222,7 +222,7 @@ class Found:
     def overlay(self):
         return self.image
 
-log.WRITE_S = 0.2
+results.WRITE_S = 0.2
 folder, out = map(Path, sys.argv[1:])
 Job(Found, out, lambda text: None).run(find_inputs([str(folder)], out))
 """
@@ -253,7 +253,7 @@ def test_pictures_without_an_entry_of_a_killed_call_are_not_another_inputs(patie
     out = patients / "out"
     detect(out, patients / "p1" / "a.png")
     place = os.path.relpath(patients / "p1" / "a.png", out)
-    files.write_json(out / ".detections.claims", {place: "a"})
+    files.write_json(out / ".detections.claims", [{"input": place, "stem": "a"}])
     files.write_json(out / RESULTS, [])
     assert stems(find_inputs([str(patients / "p1" / "a.png")], out)) == ["a"]
     assert stems(find_inputs([str(patients / "p2" / "a.png")], out)) == ["a_p2"]

@@ -41,6 +41,7 @@ def test_every_frame_is_there_in_its_own_colours(tmp_path, ending):
     assert list(found) == [0, 1, 2]
     for number, image in found.items():
         np.testing.assert_array_equal(image, made[number])
+        assert image.flags.c_contiguous  # torch takes no other
     assert list(frames(path, lambda number: number < 2)) == [2]
 
 
