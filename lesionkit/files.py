@@ -43,7 +43,7 @@ def _put(neighbour: Path, path: Path) -> Path:
     beside = path.with_name(f"{path.stem}.new{path.suffix}")
     shutil.copyfile(neighbour, beside)
     if path not in _beside:
-        print(f"{path} cannot be replaced, another program may hold it: see {beside}", file=sys.stderr)
+        print(f"{path} is held open, it seems, and cannot be replaced: the new one is {beside}", file=sys.stderr)
     _beside[path] = beside
     return beside
 

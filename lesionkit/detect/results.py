@@ -125,9 +125,9 @@ def _stems(name: str) -> list[str]:
 def _entries(path: Path) -> list[Entry]:
     if not path.is_file():
         return []
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, TypeError, KeyError):
         entries = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(entries, list) and all(isinstance(entry, dict) and "input" in entry for entry in entries):
+        if isinstance(entries, list) and all(isinstance(entry["input"], str) for entry in entries):
             return entries
     raise UsageError(f"{path.resolve()} exists and is not ours: give another --out")
 

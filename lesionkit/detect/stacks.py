@@ -13,6 +13,7 @@ from PIL import Image
 from lesionkit.datasets import reading
 
 SUFFIXES = (".tif", ".tiff", ".gif", ".webp", ".png", ".apng", ".avif")
+FORMATS = ("TIFF", "GIF", "WEBP", "PNG", "AVIF")  # not a phone's JPEG, whose second picture is a preview
 PART_OF_ANOTHER = 1 | 4  # TIFF's NewSubfileType of a thumbnail and of a mask
 
 
@@ -20,7 +21,7 @@ def has_frames(path: Path) -> bool:
     """Whether a file's header tells of more than one frame; False for what is no image."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
-            return len(_numbers(picture)) > 1
+            return picture.format in FORMATS and len(_numbers(picture)) > 1
     except Exception:  # damaged, or unknown to Pillow: the reader will say so, or knows it
         return False
 

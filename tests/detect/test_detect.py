@@ -234,7 +234,7 @@ def test_a_mask_that_was_added_after_a_call_is_not_overwritten(tmp_path):
 
 def test_another_programs_detections_are_not_overwritten(tmp_path):
     image = half_red(tmp_path / "a.png")
-    for content in ('{"images": []}', "no json"):
+    for content in ('{"images": []}', "no json", '[{"input": 5}]'):
         (tmp_path / RESULTS).write_text(content)
         with pytest.raises(UsageError, match=r"detections\.json exists and is not ours"):
             find_inputs([str(image)], tmp_path)
