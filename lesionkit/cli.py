@@ -1,5 +1,7 @@
 """The command line. Exit 0 on success, 2 on wrong usage, 1 when some input failed. A wrong value is one line."""
 
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +28,9 @@ def _exit_with(code: int, *kinds: type[Exception]) -> Iterator[None]:
 @click.version_option(package_name="lesionkit", prog_name="lesionkit")
 def main() -> None:
     """Depth-guided lesion segmentation in endoscopy images."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that a code page lacks must not end a call
+            stream.reconfigure(errors="backslashreplace")
 
 
 @main.command()
@@ -53,42 +58,64 @@ def run(**options: Any) -> None:
 @click.option("--threshold", type=float, help="Probability that makes a pixel lesion.  [default: the weights' own]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--every", type=click.IntRange(1), default=25, show_default=True, help="Of videos, every N-th frame.")
+@click.option("--resume", is_flag=True, help="Add to the results in the folder, and skip the inputs that are finished.")
 @click.option(
     "--view", type=click.Choice(["auto", "whole"]), default="auto", show_default=True,
     help="auto finds the view in each frame; whole: where it is wrong.",
 )  # fmt: skip
 def detect(
-    inputs: tuple[str, ...], out: str, weights: str, threshold: float | None, device: str, every: int, view: str
-) -> None:
+    inputs: tuple[str, ...], out: str, weights: str, threshold: float | None, device: str, every: int, resume: bool,
+    view: str,
+) -> None:  # fmt: skip
     """Find lesions in images, folders (recursively), patterns and videos.
 
-    Writes STEM_mask.png and STEM_overlay.jpg per image, VIDEO_NNNNNN_mask.png and so on per frame
-    (NNNNNN counts frames from 0), and detections.json. Of two inputs with one stem the second is called
-    STEM_FOLDER.
+    Writes STEM_mask.png and STEM_overlay.jpg per image, STEM_NNNNNN_mask.png and so on per frame of a video
+    or of an image file of several (NNNNNN counts frames from 0), and detections.json. Of two inputs with one
+    stem the second is called STEM_FOLDER. The same inputs again replace their results; a folder with results
+    of others is refused without --resume.
     """
     from lesionkit import devices
     from lesionkit.detect import Job, UsageError, find_inputs
     from lesionkit.detector import Detector, WeightsError
 
-    folder = Path(out)
+    folder, tell = Path(out), lambda text: click.echo(text, err=True)
     with _exit_with(2, UsageError, devices.DeviceError, WeightsError, OSError):
         if threshold is not None and not 0 < threshold < 1:  # also refuses nan
             raise UsageError(f"--threshold is {threshold}, but must lie between 0 and 1, both excluded")
-        found = find_inputs(inputs, folder)
+        found = find_inputs(inputs, folder, resume, tell)
         detector = Detector.from_pretrained(weights, device=device).fuse()
         detector.threshold, detector.view = threshold or detector.threshold, view
         _make(folder)
     for source in found:
         if source.path and source.stem != source.path.stem:
-            click.echo(f"{source.input} is written as {source.stem}, its own name is taken", err=True)
-    job = Job(detector, folder, lambda text: click.echo(text, err=True))
+            tell(f"{source.input} is written as {source.stem}, its own name is taken")
+    job = Job(detector, folder, tell, resume)
     try:
-        with _exit_with(1, OSError):
+        with _exit_with(2, UsageError), _exit_with(1, OSError), _stopped_by_signals():
             job.run(found, every)
-    except KeyboardInterrupt:
-        click.echo(f"interrupted; {len(job.entries)} finished entries: {folder / 'detections.json'}", err=True)
-        raise SystemExit(130) from None
-    _sum_up(job.entries, folder)
+    except KeyboardInterrupt as stop:
+        tell(f"interrupted; {len(job.entries)} finished entries: {folder / 'detections.json'}")
+        raise SystemExit(128 + (stop.args or (signal.SIGINT,))[0]) from None
+    _sum_up(job.entries, job.kept, folder)
+
+
+ENDS = ("SIGTERM", "SIGHUP", "SIGBREAK", "SIGQUIT", "SIGXCPU", "SIGUSR1", "SIGUSR2")  # how batch systems end a process
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Signals that would end the process at once interrupt it as Ctrl-C does; one that is ignored (nohup) stays so."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt(number)
+
+    numbers = [getattr(signal, name) for name in ENDS if hasattr(signal, name)]
+    before = {number: signal.signal(number, stop) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _make(folder: Path) -> None:
@@ -99,14 +126,15 @@ def _make(folder: Path) -> None:
         raise OSError(f"--out {folder} cannot be written to ({error.strerror}): give another folder") from None
 
 
-def _sum_up(entries: list[dict[str, Any]], folder: Path) -> None:
+def _sum_up(entries: list[dict[str, Any]], kept: int, folder: Path) -> None:
     """One line for each failed input on stderr, one line on what was done; exit 1 when something failed."""
     failed = [entry for entry in entries if "error" in entry]
     for entry in failed:
         click.echo(f"Error: {entry['input']}: {entry['error']}", err=True)
     lesions = sum(len(entry.get("lesions", ())) for entry in entries)
     done = len(entries) - len(failed)
-    click.echo(f"{done} images, {lesions} lesions, {len(failed)} failed: {folder / 'detections.json'}")
+    before = f", {kept} finished before" if kept else ""
+    click.echo(f"{done} images, {lesions} lesions, {len(failed)} failed{before}: {folder / 'detections.json'}")
     if failed:
         raise SystemExit(1)
 

@@ -4,21 +4,48 @@ import hashlib
 import json
 import math
 import os
+import shutil
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # a virus scanner lets go within a second, a spreadsheet does not
+_beside: dict[Path, Path] = {}  # what this process had to put beside its place
 
-def write_bytes(path: Path, content: bytes) -> None:
+
+def write_bytes(path: Path, content: bytes) -> Path:
     """Write a file in one step, by way of a hidden neighbour that carries the process's number: neither a kill nor a
-    second process leaves half of one, and a failure leaves no neighbour."""
+    second process leaves half of one, and a failure leaves no neighbour. Returns where the content is: if another
+    program holds the file (Windows), beside it, and a line on stderr says so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     neighbour = path.parent / f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.{os.getpid()}.tmp"
     try:
         neighbour.write_bytes(content)
-        neighbour.replace(path)
+        return _put(neighbour, path)
     finally:
         neighbour.unlink(missing_ok=True)
+
+
+def _put(neighbour: Path, path: Path) -> Path:
+    for wait_s in WAITS_S:
+        try:
+            os.replace(neighbour, path)
+        except PermissionError:
+            if path.is_dir():
+                raise
+            time.sleep(wait_s)
+        else:
+            if path in _beside:  # of an earlier try, and older
+                _beside.pop(path).unlink(missing_ok=True)
+            return path
+    beside = path.with_name(f"{path.stem}.new{path.suffix}")
+    shutil.copyfile(neighbour, beside)
+    if path not in _beside:
+        print(f"{path} is held open, it seems, and cannot be replaced: the new one is {beside}", file=sys.stderr)
+    _beside[path] = beside
+    return beside
 
 
 def digest(path: Path) -> str:
@@ -31,10 +58,11 @@ def digest(path: Path) -> str:
 
 
 def write_json(path: Path, content: Any) -> Path:
-    """Write JSON in one step: a reader sees the old file or the whole new one, never a half."""
+    """Write JSON in one step: a reader sees the old file or the whole new one, never a half. Returns where,
+    as `write_bytes`."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_bytes(path, text.encode(errors="backslashreplace"))  # a file name that is no UTF-8 becomes JSON's own escape
-    return path
+    # a file name that is no UTF-8 becomes JSON's own escape
+    return write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def plain(value: Any) -> Any:

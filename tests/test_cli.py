@@ -1,6 +1,8 @@
 """The command line: exit codes, errors, and what reaches the rooms behind it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import types
@@ -202,6 +204,73 @@ def test_a_taken_name_is_told(tmp_path, image):
     assert result.exit_code == 0
     assert f"{other} is written as a_more" in result.stderr
     assert (tmp_path / "out" / "a_more_mask.png").is_file()
+
+
+def test_results_of_other_inputs_are_refused_and_resume_adds(tmp_path, image):
+    other = tmp_path / "more" / "a.png"
+    other.parent.mkdir()
+    other.write_bytes(image.read_bytes())
+    out = ("--out", tmp_path / "out")
+    assert call("detect", image, *out).exit_code == 0
+    one_line_error(call("detect", other, *out), 2, "holds results of other inputs", str(image), "--resume")
+    result = call("detect", image, other, *out, "--resume")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("1 images, 0 lesions, 0 failed, 1 finished before")
+    assert (tmp_path / "out" / "a_more_mask.png").is_file()
+
+
+def test_files_that_are_passed_over_are_told(tmp_path, image):
+    (image.parent / "notes.txt").write_text("no image")
+    assert "passed over, 1 .txt" in call("detect", image.parent, "--out", tmp_path / "out").stderr
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1"])
+def test_a_signal_leaves_what_is_finished(tmp_path, image, monkeypatch, name):
+    number = getattr(signal, name, None)
+    if number is None:
+        pytest.skip(f"this system has no {name}")
+    for other in ("b.png", "c.png"):
+        (image.parent / other).write_bytes(image.read_bytes())
+    detect, calls = FakeDetector.__call__, []
+
+    def ended(self, pixels):
+        calls.append(pixels)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+        return detect(self, pixels)
+
+    monkeypatch.setattr(FakeDetector, "__call__", ended)
+    before = signal.getsignal(number)
+    result = call("detect", image.parent, "--out", tmp_path / "out")
+    assert result.exit_code == 128 + number
+    assert "interrupted; 2 finished entries" in result.stderr
+    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) == 2
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_signal_that_nohup_has_ignored_stays_ignored(tmp_path, image, monkeypatch):
+    detect = FakeDetector.__call__
+    monkeypatch.setattr(FakeDetector, "__call__", lambda *each: os.kill(os.getpid(), signal.SIGHUP) or detect(*each))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert call("detect", image, "--out", tmp_path / "out").exit_code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("name", ["画像", os.fsdecode(b"f\xe4")])
+def test_a_name_that_the_output_cannot_show_costs_nothing(tmp_path, image, name):
+    """What Windows does when stdout goes into a file, and any system with a name that is no UTF-8."""
+    out = tmp_path / name
+    try:
+        out.mkdir()
+    except OSError:
+        pytest.skip("this file system does not take such a name")
+    result = CliRunner(charset="cp1252").invoke(cli.main, ["detect", str(image), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout_bytes.decode("cp1252").startswith("1 images, 0 lesions, 0 failed: ")
+    assert (out / "a_mask.png").is_file()
 
 
 @pytest.mark.parametrize("threshold", ["0", "1", "-0.5", "1.5", "nan"])

@@ -4,7 +4,8 @@ Shapes: H, W = an image's own height and width in pixels. Nothing here knows a d
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from lesionkit.datasets import masks
 
-JPEG = b"\xff\xd8"
+JPEG, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, the same in every file
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
@@ -44,14 +45,27 @@ def listing(names: Sequence[str], limit: int = 3) -> str:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read an image as uint8 H×W×3 RGB, upright (by EXIF orientation), 16 bits cut to 8; what is transparent in a PNG
-    or WebP becomes black, as the surround of a frame is.
+    """Read an image as uint8 H×W×3 RGB, upright (by EXIF orientation), 16 bits cut to 8 by `eight_bits`; what is
+    transparent in a PNG or WebP becomes black, as the surround of a frame is.
 
     Raises MissingData: no such file; InvalidData: empty, cut off, or not an image.
     """
     data = whole_bytes(Path(path))
-    bgr = decode(Path(path), cv2.IMREAD_COLOR, data)
-    return without_transparent(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), data)
+    deep = 0 if data[4:8] == b"ftyp" else cv2.IMREAD_ANYDEPTH  # an AVIF says its bits, and OpenCV cuts by them
+    bgr = decode(Path(path), cv2.IMREAD_COLOR | deep, data)
+    if bgr.dtype not in (np.uint8, np.uint16):
+        bgr = decode(Path(path), cv2.IMREAD_COLOR, data)
+    return without_transparent(cv2.cvtColor(eight_bits(bgr), cv2.COLOR_BGR2RGB), data)
+
+
+def eight_bits(pixels: np.ndarray, brightest: int | None = None) -> np.ndarray:
+    """uint16 as uint8, cut by the bits that are in use: cameras store 8, 10, 12 or 14 of them in 16, and few files say
+    so. `brightest` is the largest value of all pictures that belong together; None: of this one."""
+    if pixels.dtype != np.uint16:
+        return pixels
+    brightest = int(pixels.max()) if brightest is None else brightest
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if brightest < 1.02 * (1 << bits))  # JPEG 2000 overshoots
+    return (np.minimum(pixels, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
 
 
 def read_mask_values(path: Path) -> np.ndarray:
@@ -79,7 +93,7 @@ def without_transparent(rgb: np.ndarray, data: bytes) -> np.ndarray:
     pixels = quiet_imdecode(data, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.shape != (*rgb.shape[:2], 4):
         return rgb
-    return rgb * (pixels[..., 3:] > np.iinfo(pixels.dtype).max // 2)
+    return rgb * (eight_bits(pixels[..., 3:]) > 127)
 
 
 def image_size(path: Path) -> Size:
@@ -88,7 +102,7 @@ def image_size(path: Path) -> Size:
     try:
         data = whole_bytes(path)
         if data.startswith((b"II*\0", b"MM\0*")):
-            return decode(path, cv2.IMREAD_COLOR, data).shape[1::-1]
+            return decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, data).shape[1::-1]  # 12 packed bits need both
         return header_size(data)
     except (Image.DecompressionBombError, OSError):
         raise InvalidData(f"{path} is not an image, or it is damaged: replace it") from None
@@ -132,12 +146,13 @@ def whole_bytes(path: Path) -> bytes:
 
 
 def whole(name: Path | str, data: bytes) -> bytes:
-    """The bytes of a file of this name. Raises InvalidData: empty, a cut off JPEG or PNG."""
+    """The bytes of a file of this name, a JPEG's end mark included, without which OpenCV 5 refuses it. Raises
+    InvalidData: empty, a cut off JPEG or PNG."""
     if not data:
         raise InvalidData(f"{name} is empty: copy or download it again")
     if is_cut_off(data):
         raise InvalidData(f"{name} is cut off after {len(data)} bytes: copy or download it again")
-    return data
+    return data if data.endswith(JPEG_END) or not data.startswith(JPEG) else data + JPEG_END
 
 
 def decode(path: Path | str, flags: int, data: bytes | None = None) -> np.ndarray:
@@ -149,16 +164,24 @@ def decode(path: Path | str, flags: int, data: bytes | None = None) -> np.ndarra
     return pixels
 
 
-def quiet_imdecode(data: bytes, flags: int) -> np.ndarray | None:
-    """Bytes decoded by OpenCV with its `flags` (BGR), None if they are no whole image; nothing is printed."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """OpenCV prints nothing: our own sentence says it."""
     log = cv2.utils.logging
-    level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # our own sentence says what OpenCV would print
+    level = log.setLogLevel(log.LOG_LEVEL_SILENT)
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        return None
+        yield
     finally:
         log.setLogLevel(level)
+
+
+def quiet_imdecode(data: bytes, flags: int) -> np.ndarray | None:
+    """Bytes decoded by OpenCV with its `flags` (BGR), None if they are no whole image; nothing is printed."""
+    with quiet():
+        try:
+            return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:
+            return None
 
 
 def is_cut_off(data: bytes) -> bool:
@@ -175,5 +198,19 @@ def is_cut_off(data: bytes) -> bool:
     except SyntaxError:  # of the header nothing can be made: the decoder will say so
         return False
     except OSError:
-        return True
+        return _lacks_pixels(data)
     return False
+
+
+def _lacks_pixels(data: bytes) -> bool:
+    """Whether more of a JPEG is missing than its end mark: then its pixels depend on what is put in place of the rest,
+    here nothing, or noise that goes on after each of the eight restart marks."""
+    seen = set()
+    for noise in (b"", b"\x5a" * 64, b"\xa5" * 64):
+        rest = b"".join(noise + bytes((0xFF, mark)) for mark in range(0xD0, 0xD8)) if noise else b""
+        try:
+            with JpegImageFile(io.BytesIO(data.rstrip(b"\xff") + rest + JPEG_END)) as picture:
+                seen.add(picture.tobytes())
+        except (SyntaxError, OSError):
+            return True
+    return len(seen) > 1

@@ -1,5 +1,6 @@
 """Detection over many inputs: files and videos in, pictures and one detections.json out."""
 
-from lesionkit.detect.inputs import Source, UsageError, find_inputs
+from lesionkit.detect.inputs import find_inputs
 from lesionkit.detect.job import Job
 from lesionkit.detect.outputs import OUTPUTS
+from lesionkit.detect.results import Source, UsageError

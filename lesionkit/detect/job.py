@@ -14,10 +14,9 @@ from typing import Any
 import click
 import numpy as np
 
-from lesionkit import files
 from lesionkit.detect import outputs
-from lesionkit.detect.inputs import Source
 from lesionkit.detect.reading import Item, read_ahead, read_all
+from lesionkit.detect.results import Log, Source, opened
 
 WAITING = 3  # results that wait to be written
 PROGRESS_S = 5.0  # seconds between two progress lines
@@ -25,60 +24,61 @@ PROGRESS_S = 5.0  # seconds between two progress lines
 
 @dataclass
 class Job:
-    """One call: a detector and an output folder. After an interruption `entries` holds what is finished."""
+    """One call: a detector and an output folder. After an interruption `entries` holds what it finished; a call that
+    is to `resume` leaves what the folder holds, and does not do it again."""
 
     detector: Callable[[np.ndarray], outputs.Found]
     out: Path
     echo: Callable[[str], None] = click.echo
+    resume: bool = False
     entries: list[dict[str, Any]] = field(default_factory=list)
-    _writing: deque[Future] = field(default_factory=deque)  # of entries, in order
+    kept: int = 0
 
     def run(self, found: Sequence[Source], every: int = 25) -> list[dict[str, Any]]:
-        """Detect in everything found and write detections.json, even when interrupted (raised again)."""
+        """Detect in everything found and write detections.json, even when interrupted (raised again). Raises UsageError
+        when the folder is another call's."""
         start = last = time.perf_counter()
-        items, results = read_ahead(read_all(found, every)), self.out / outputs.RESULTS
-        if not results.exists():  # a call that is killed leaves pictures that the next one knows as ours
-            files.write_json(results, [])
-        with ThreadPoolExecutor(1) as writer:
+        writing: deque[Future] = deque()
+        with opened(self.out, found, self.resume) as log, ThreadPoolExecutor(1) as writer:
+            self.kept, items = len(log.finished), read_ahead(read_all(found, every, log.finished))
             try:
                 for item in items:
-                    self._writing.append(self._detect(item, writer))
-                    self._drain(WAITING)
+                    writing.append(self._detect(item, writer, log))
+                    while len(writing) > WAITING:
+                        writing.popleft().result()
                     if time.perf_counter() - last > PROGRESS_S:
-                        last, done = time.perf_counter(), len(self.entries) + len(self._writing)
+                        last, done = time.perf_counter(), len(self.entries) + len(writing)
                         speed = f"{done / (last - start):.1f} a second"
                         self.echo(f"{done} done, {speed}, now {item.input} ({len(found)} inputs)")
             finally:
                 items.close()
-                self._drain(0)
-                files.write_json(results, self.entries)
         return self.entries
 
-    def _detect(self, item: Item, writer: ThreadPoolExecutor) -> Future:
-        """The entry of one image, to be had when its pictures are written."""
+    def _detect(self, item: Item, writer: ThreadPoolExecutor, log: Log) -> Future:
+        """The work of writing an image's pictures and its entry, in turn."""
         start, error = time.perf_counter(), item.error
         if item.image is not None:
             try:
                 found = self.detector(item.image)
-                entry = outputs.entry(item.input, found)
+                entry = outputs.entry(item.input, found) | item.more
                 entry["seconds"] = item.seconds + time.perf_counter() - start
-                return writer.submit(self._write, item.stem, found, entry)
+                return writer.submit(self._write, item.stem, found, entry, log)
             except Exception as problem:  # one image must not cost the others; the reason is reported, not hidden
                 error = f"the detector failed: {_one_line(problem)}"
-        return writer.submit(dict, input=item.input, error=error)
+        return writer.submit(self._add, item.stem, {"input": item.input, "error": error}, log)
 
-    def _write(self, stem: str, found: outputs.Found, entry: dict[str, Any]) -> dict[str, Any]:
+    def _write(self, stem: str, found: outputs.Found, entry: dict[str, Any], log: Log) -> None:
         start = time.perf_counter()
         try:
             outputs.write(self.out, stem, found)
+            entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 4)
         except Exception as error:  # a full disk, or pixels that cannot be encoded
-            return {"input": entry["input"], "error": f"cannot be written: {_one_line(error)}"}
-        return entry | {"seconds": round(entry["seconds"] + time.perf_counter() - start, 4)}
+            entry = {"input": entry["input"], "error": f"cannot be written: {_one_line(error)}"}
+        self._add(stem, entry, log)
 
-    def _drain(self, leave: int) -> None:
-        """Wait for the oldest results to be written until at most `leave` are waiting."""
-        while len(self._writing) > leave:
-            self.entries.append(self._writing.popleft().result())
+    def _add(self, stem: str, entry: dict[str, Any], log: Log) -> None:
+        self.entries.append(entry)
+        log.add(stem, entry)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,17 +1,16 @@
-"""The images behind the inputs, one after the other: image files, and every N-th frame of videos."""
+"""The images behind the inputs, one after the other: image files, and frames of stacks and videos."""
 
-import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from lesionkit import datasets
-from lesionkit.detect.inputs import Source, is_video
+from lesionkit.detect import stacks, videos
+from lesionkit.detect.results import Source
 
 AHEAD = 3  # images that are read before the model asks for them
 
@@ -25,48 +24,51 @@ class Item:
     image: np.ndarray | None = None  # uint8 H×W×3 RGB
     error: str = ""
     seconds: float = 0.0
+    more: dict[str, str] = field(default_factory=dict)  # what its entry says besides
 
 
-def read_all(found: Iterable[Source], every: int) -> Iterator[Item]:
-    """Every image and every `every`-th frame of the videos, one at a time."""
+def read_all(found: Iterable[Source], every: int, finished: Container[str] = ()) -> Iterator[Item]:
+    """Every image, every frame of image files that hold several and every `every`-th of the videos, one at a time, but
+    for the stems that are `finished`."""
     for source in found:
-        if source.path is None:
-            yield Item(source.input, error=source.error)
-        elif is_video(source.path):
-            yield from _read_video(source, every)
-        else:
-            start, image, error = time.perf_counter(), None, ""
-            try:
-                image = datasets.read_image(source.path)
-            except datasets.DatasetError as problem:
-                error = str(problem)
-            yield Item(source.input, source.stem, image, error, time.perf_counter() - start)
+        try:
+            if source.path is None:
+                yield Item(source.input, error=source.error)
+            elif source.kind == "image":
+                yield from _read_image(source, finished)
+            else:
+                yield from _read_frames(source, every, finished)
+        except Exception as problem:  # nothing that a file holds may end the others
+            told = str(problem) if isinstance(problem, datasets.DatasetError) else f"cannot be read: {problem!r}"
+            yield Item(source.input, error=" ".join(told.split()))
 
 
-def _read_video(source: Source, every: int) -> Iterator[Item]:
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own sentence says what FFmpeg would print
-    capture = cv2.VideoCapture(str(source.path))  # closed when nobody holds it any more
-    promised, count, start = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0, time.perf_counter()
-    while capture.grab():
-        if count % every == 0:
-            good, frame = capture.retrieve()
-            image = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if good else None
-            error = "" if good else "this frame cannot be decoded"
-            seconds = time.perf_counter() - start
-            yield Item(f"{source.input}#frame={count}", f"{source.stem}_{count:06d}", image, error, seconds)
-            start = time.perf_counter()
-        count += 1
-    if count == 0:
-        yield Item(source.input, error="is not a video that OpenCV can decode; it may be damaged")
-    elif count < 0.98 * promised - 2:  # the number in the header of a sound video is sometimes off by a few
-        error = f"ends after {count} of {promised} frames; what could be read was detected; copy the file again"
-        yield Item(source.input, error=error)
+def _read_image(source: Source, finished: Container[str]) -> Iterator[Item]:
+    if source.stem not in finished:
+        start, image = time.perf_counter(), datasets.read_image(source.path)
+        yield Item(source.input, source.stem, image, "", time.perf_counter() - start, source.marks)
+
+
+def _read_frames(source: Source, every: int, finished: Container[str]) -> Iterator[Item]:
+    skip, start = (lambda number: f"{source.stem}_{number:06d}" in finished), time.perf_counter()
+    video = videos.Video(source.path) if source.kind == "video" else None
+    for number, image, note in video.frames(every, skip) if video else stacks.frames(source.path, skip):
+        name, stem = f"{source.input}#frame={number}", f"{source.stem}_{number:06d}"
+        error = "" if image is not None else "this frame cannot be decoded"
+        more = source.marks | ({"note": note} if note else {})
+        yield Item(name, stem, image, error, time.perf_counter() - start, more)
+        start = time.perf_counter()
+    if video and (fault := video.fault()):
+        yield Item(source.input, error=fault)
 
 
 def read_ahead(items: Iterator[Item], depth: int = AHEAD) -> Iterator[Item]:
     """The same items in the same order, up to `depth` of them read while the model is busy."""
-    with ThreadPoolExecutor(1) as pool:  # one thread, so that the iterator advances in order
+    pool = ThreadPoolExecutor(1)  # one thread, so that the iterator advances in order
+    try:
         waiting = deque(pool.submit(next, items, None) for _ in range(depth))
         while (item := waiting.popleft().result()) is not None:
             waiting.append(pool.submit(next, items, None))
             yield item
+    finally:
+        pool.shutdown(cancel_futures=True)  # at an interruption, nothing more is read

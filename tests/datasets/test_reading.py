@@ -46,6 +46,31 @@ def test_grey_alpha_and_16_bit_become_8_bit_rgb(tmp_path):
     np.testing.assert_array_equal(reading.read_image(write(tmp_path / "w.png", wide))[..., 1], grey)
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".ppm"])
+def test_what_16_bits_hold_is_cut_by_the_bits_in_use(tmp_path, bits, suffix):
+    """Cameras store 8 to 14 bits in 16: cut by 16 of them, a picture would be black."""
+    ramp = np.linspace(0, 1, 60)[None, :, None] * np.ones((40, 1, 3))
+    image = reading.read_image(write(tmp_path / f"a{suffix}", (ramp * ((1 << bits) - 1)).astype(np.uint16)))
+    assert image.dtype == np.uint8
+    assert np.abs(image - ramp * 255).max() <= 1
+
+
+def test_alpha_of_12_bits_in_16_is_no_less_opaque(tmp_path):
+    rgba = np.full((10, 20, 4), 4095, np.uint16)
+    rgba[:5, :, 3] = 0
+    image = reading.read_image(write(tmp_path / "a.png", rgba))
+    assert not image[:5].any()
+    assert (image[5:] == 255).all()
+
+
+def test_16_bits_of_one_picture_may_be_cut_like_those_of_others():
+    dark = np.full((2, 2, 3), 100, np.uint16)
+    assert reading.eight_bits(dark).max() == 100
+    assert reading.eight_bits(dark, brightest=4000).max() == 6
+    assert reading.eight_bits(np.full((2, 2), 4100, np.uint16)).max() == 255  # 12 bits, and what JPEG 2000 adds
+
+
 def with_exif(jpeg, orientation):
     """A JPEG with an EXIF segment that holds the orientation and, as a trap, the end mark of a thumbnail."""
     entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
@@ -71,7 +96,7 @@ def test_a_damaged_exif_block_turns_nothing_and_stops_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif"])
-@pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.9, 0.997])
 def test_cut_off_files_are_refused_quietly(tmp_path, capfd, suffix, keep):
     path = write(tmp_path / f"x{suffix}", smooth())
     data = path.read_bytes()
@@ -112,6 +137,27 @@ def test_a_jpeg_that_ends_before_its_last_pixel_is_told(options, keep):
     data = cv2.imencode(".jpg", smooth(200, 300), options)[1].tobytes()
     assert not reading.is_cut_off(data)
     assert reading.is_cut_off(data[: int(keep * len(data))])
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_jpeg_without_its_end_mark_is_no_damaged_file(tmp_path, options, missing):
+    data = cv2.imencode(".jpg", smooth(200, 300), options)[1].tobytes()
+    (tmp_path / "x.jpg").write_bytes(data)
+    whole = reading.read_image(tmp_path / "x.jpg")
+    (tmp_path / "x.jpg").write_bytes(data[:-missing])
+    np.testing.assert_array_equal(reading.read_image(tmp_path / "x.jpg"), whole)
+    (tmp_path / "x.jpg").write_bytes(data[:-missing] + b"\0" * 4)
+    np.testing.assert_array_equal(reading.read_image(tmp_path / "x.jpg"), whole)
+    for more in (3, 6, 20, 100):
+        assert reading.is_cut_off(data[: -missing - more])
+
+
+def test_a_jpeg_that_ends_between_two_restart_marks_is_cut_off():
+    data = cv2.imencode(".jpg", smooth(200, 300), OPTIONS[2])[1].tobytes()
+    marks = [at for at in range(len(data) - 1) if data[at] == 0xFF and 0xD0 <= data[at + 1] <= 0xD7]
+    assert len(marks) > 20
+    assert all(reading.is_cut_off(data[:at]) for at in marks[-9:])
 
 
 def test_what_is_no_image_or_not_there(tmp_path):

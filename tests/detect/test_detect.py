@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lesionkit.detect import Job, UsageError, find_inputs, reading
+from lesionkit.detect import Job, UsageError, find_inputs, reading, videos
 from lesionkit.detect.outputs import ENDINGS, RESULTS
 from lesionkit.fusion import Detection
 
@@ -75,6 +75,31 @@ def test_a_folder_is_read_recursively_without_hidden_files_and_results(tmp_path)
     (tmp_path / "in" / "notes.txt").write_text("no image")
     found = find_inputs([str(tmp_path / "in")], out)
     assert [Path(source.input).relative_to(tmp_path / "in").as_posix() for source in found] == ["b.png", "sub/a.JPG"]
+
+
+def test_a_folder_is_searched_for_all_that_opencv_decodes_and_the_rest_is_told(tmp_path):
+    names = "a.jfif b.jpe c.JP2 d.gif e.avif f.ppm g.pgm h.webp i.ts j.MTS k.m2ts l.vob m.3gp n.flv o.wmv p.mpg q.ogv"
+    others, told = ("r.txt", "s.TXT", "t.dcm", "README"), []
+    for name in (*names.split(), *others):
+        (tmp_path / name).write_bytes(b"")
+    found = find_inputs([str(tmp_path)], tmp_path / "out", tell=told.append)
+    assert [source.path.name for source in found] == names.split()
+    assert [source.kind for source in found] == ["image"] * 8 + ["video"] * 9
+    (line,) = told
+    assert line.startswith(f"{tmp_path}: files of other endings are passed over, 1 .dcm, 2 .txt, 1 without;")
+
+
+def test_a_file_that_is_named_is_read_by_what_it_holds(tmp_path):
+    """Recorders and archives give endings of their own, or none."""
+    half_red(tmp_path / "a.png").rename(tmp_path / "a.scan")
+    video(tmp_path / "b.avi", 3).rename(tmp_path / "VIDEO001")
+    (tmp_path / "notes.txt").write_text("FFmpeg would make a video of these lines\n" * 50)
+    (tmp_path / "c.dat").write_bytes(bytes(range(256)) * 9)
+    names = [str(tmp_path / name) for name in ("a.scan", "VIDEO001", "notes.txt", "c.dat")]
+    assert [source.kind for source in find_inputs(names, tmp_path / "out")] == ["image", "video", "image", "video"]
+    entries = detect(tmp_path / "out", *names)
+    assert ["error" in entry for entry in entries] == [False, False, True, True]
+    assert "is not an image" in entries[2]["error"]
 
 
 def test_links_to_folders_are_followed_once(tmp_path):
@@ -172,6 +197,15 @@ def test_frames_of_a_video_do_not_meet_images_of_their_name(tmp_path):
     assert stems(find_inputs(asked, tmp_path / "out")) == ["case_000001", "case_000002", "case"]
 
 
+def test_frames_of_an_image_file_do_not_meet_images_of_their_name(tmp_path):
+    pages = [np.full((20, 30, 3), 100 * n, np.uint8) for n in range(3)]
+    cv2.imwritemulti(str(tmp_path / "a.tif"), pages)
+    half_red(tmp_path / "a_000001.png")
+    detect(tmp_path / "out", tmp_path)
+    names = sorted(path.name for path in (tmp_path / "out").glob("*_mask.png"))
+    assert names == [f"a_{n:06d}{own}_mask.png" for n, own in ((0, ""), (1, ""), (1, f"_{tmp_path.name}"), (2, ""))]
+
+
 def test_the_users_own_masks_are_never_overwritten(tmp_path):
     half_red(tmp_path / "a.png")
     half_red(tmp_path / "a_mask.png")
@@ -181,13 +215,13 @@ def test_the_users_own_masks_are_never_overwritten(tmp_path):
         find_inputs([str(tmp_path / "a.png")], tmp_path)
 
 
-def test_a_mask_in_another_folder_is_the_users_own_until_an_overlay_stands_beside_it(tmp_path):
+def test_a_mask_in_another_folder_is_the_users_own_with_or_without_an_overlay(tmp_path):
+    """Ours is what detections.json names, not what ends as our files do."""
     image = half_red(tmp_path / "images" / "a.png")
-    half_red(tmp_path / "masks" / "a_mask.png")
-    with pytest.raises(UsageError, match=r"a_mask\.png exists"):
-        find_inputs([str(image)], tmp_path / "masks")
-    half_red(tmp_path / "masks" / "a_overlay.jpg")  # a pair: of a call that was cut off before its last file
-    assert stems(find_inputs([str(image)], tmp_path / "masks")) == ["a"]
+    for name in ("a_mask.png", "a_overlay.jpg"):
+        half_red(tmp_path / "masks" / name)
+        with pytest.raises(UsageError, match=r"a_mask\.png exists"):
+            find_inputs([str(image)], tmp_path / "masks")
 
 
 def test_a_mask_that_was_added_after_a_call_is_not_overwritten(tmp_path):
@@ -200,7 +234,7 @@ def test_a_mask_that_was_added_after_a_call_is_not_overwritten(tmp_path):
 
 def test_another_programs_detections_are_not_overwritten(tmp_path):
     image = half_red(tmp_path / "a.png")
-    for content in ('{"images": []}', "no json"):
+    for content in ('{"images": []}', "no json", '[{"input": 5}]'):
         (tmp_path / RESULTS).write_text(content)
         with pytest.raises(UsageError, match=r"detections\.json exists and is not ours"):
             find_inputs([str(image)], tmp_path)
@@ -307,6 +341,37 @@ def test_a_result_that_cannot_be_written_leaves_neither_picture(tmp_path):
     assert sorted(path.name for path in out.iterdir()) == sorted(
         ["a_overlay.jpg", *(f"b{ending}" for ending in ENDINGS), RESULTS]
     )
+
+
+def test_all_frames_of_an_image_file_whatever_every_says(tmp_path):
+    pages = [np.full((20, 30, 3), 100 * n, np.uint8) for n in range(3)]
+    cv2.imwritemulti(str(tmp_path / "a.tif"), pages)
+    entries = detect(tmp_path / "out", tmp_path / "a.tif", every=2)
+    assert [entry["input"] for entry in entries] == [f"{tmp_path / 'a.tif'}#frame={number}" for number in range(3)]
+    means = [cv2.imread(str(tmp_path / "out" / f"a_{n:06d}_mask.png"), 0).mean() for n in range(3)]
+    assert means == [0, 0, 255]
+
+
+def test_nothing_that_a_reader_meets_ends_the_others(tmp_path, monkeypatch):
+    half_red(tmp_path / "a.png")
+    half_red(tmp_path / "b.png")
+    read_image = reading.datasets.read_image
+
+    def failing(path):
+        if path.name == "a.png":
+            raise MemoryError("Unable to allocate\n9 GiB")
+        return read_image(path)
+
+    monkeypatch.setattr(reading.datasets, "read_image", failing)
+    entries = detect(tmp_path / "out", tmp_path / "a.png", tmp_path / "b.png")
+    assert "Unable to allocate" in entries[0]["error"]
+    assert "error" not in entries[1]
+
+
+def test_a_deinterlaced_frame_says_so_in_its_entry(tmp_path, monkeypatch):
+    monkeypatch.setattr(videos, "is_combed", lambda frame, after, interlaced: frame.mean() > 100)
+    entries = detect(tmp_path / "out", video(tmp_path / "clip.avi", 45), every=20)
+    assert [entry.get("note") for entry in entries] == [None, None, videos.DEINTERLACED]
 
 
 def test_every_nth_frame_of_a_video(tmp_path):
