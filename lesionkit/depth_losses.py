@@ -46,14 +46,14 @@ def gradient_matching(prediction: Depth, depth: Depth, valid: Valid, scales: int
 
 
 def relief_matching(prediction: Depth, depth: Depth, weight: Valid) -> Scalar:
-    """Mean of |f(r) − f(r*)|, r the `depth.relief` at each of its four scales and f its `squash`: what the attention is
-    fed. To miss a low lesion costs as much as to raise one where there is none, a few hundredths as much as a whole
-    fold. A plane costs nothing, however far or oblique. weight: what a pixel counts, 0 where nothing is seen; the true
-    depth must be known everywhere, since surroundings reach beyond what is seen. In [0, 2].
+    """Mean of (f(r) − f(r*))², r the `depth.relief` at each of its four scales and f its `squash`: what the attention
+    is fed. A few hundredths count as much as a whole fold; a plane costs nothing, however far or oblique. Squared, so
+    that faint evidence of a lesion gives a faint relief rather than none. weight: what a pixel counts, 0 where nothing
+    is seen; the true depth must be known everywhere, since surroundings reach beyond what is seen. In [0, 4].
     """
     _check_shapes(prediction, depth, weight)
     d, d_true = prediction.float(), depth.float()
-    off = sum((squash(relief(d, s)) - squash(relief(d_true, s))).abs() for s in RELIEF_SCALES) / len(RELIEF_SCALES)
+    off = sum((squash(relief(d, s)) - squash(relief(d_true, s))).square() for s in RELIEF_SCALES) / len(RELIEF_SCALES)
     return _mean_where(off, weight).mean()
 
 

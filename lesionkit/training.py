@@ -18,7 +18,7 @@ from lesionkit.preprocess import dilate
 from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter, draw_donors
 
 DEPTH_NAMES = ("image", "mask", "depth", "view")  # what depth is learned from; relief counts most near lesions
-RELIEF, NEAR_LESIONS = 0.2, 4.0  # weights: of the loss on relief, and in it of a pixel `around` a lesion
+RELIEF, NEAR_LESIONS = 0.5, 5.0  # weights: of the loss on relief, and in it of a pixel `around` a lesion
 # Without zoom: a zoomed picture is one of another lens, whose depth in mm would be wrong. Wilder colours than for
 # lesions, whose colour says something: depth must not hang on it.
 DEPTH_AUGMENT = AugmentConfig(scale=(1.0, 1.0), contrast=0.3, saturation=0.5, hue=0.06)

@@ -5,12 +5,13 @@ Letters: n scenes of s × s pixels, s = SCENE_PX.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from common import log
+from common import log, mean_of
 from scene_cache import cached_scenes
 from variation import Views
 
@@ -33,6 +34,7 @@ class DepthStage:
     precision: str = "auto"
     renewed: int = 0  # after so many epochs others are rendered in place of these, straight from the renderer; 0: never
     coarse: float = 0.0  # share of the images that have half the pixels, enlarged
+    share: float = 1.0  # of what it learned in the mean with the weights that it began from
 
 
 Samples = dict[str, torch.Tensor]  # image, mask, depth and view of n scenes
@@ -40,9 +42,10 @@ Wanted = Sequence[tuple[SceneConfig, int, int]]  # configurations, how many scen
 
 SCENE_PX = 256  # rendered at this edge, for all stages
 # Lesions enough, low and hardly coloured, for relief; half of the images as small ones look, enlarged for the network.
+# Frames from elsewhere lose by it; the mean with the stage before keeps both.
 RELIEF_STAGE = DepthStage(
-    {"subtle": 2048, "standard": 1536, "hard": 640, "examination": 1280, "blind_end": 384}, (192, 256, 320), 2, 1e-3,
-    coarse=0.5,
+    {"subtle": 4096, "standard": 3072, "hard": 640, "examination": 1280, "blind_end": 384}, (256, 320, 384), 4, 7e-4,
+    coarse=0.5, share=0.7,
 )  # fmt: skip
 # Where the camera looks decides more than how many scenes there are: most look along the lumen, as in an examination.
 # Small images first; the last stage has more scenes lit as physics has it, or tubes lit like that are forgotten.
@@ -91,7 +94,10 @@ def train(
         )
         how = {"log": log, "checkpoint": finished.with_suffix(".pt")}
         views = Views(replace(DEPTH_AUGMENT, blur=0.25), stage.coarse)
+        before = deepcopy(net.state_dict()) if net else None
         net, _ = train_depth(samples_of(stage, number, device, seed, scale), config, device, net, views, **how)
+        if before and stage.share < 1:
+            net.load_state_dict(mean_of([(stage.share, net.state_dict()), (1 - stage.share, before)]))
         save_depth(net, finished)
     save_depth(net, out / "depth.safetensors")
     return net

@@ -15,6 +15,7 @@ from mirrors import lesion_free_mirrors, lesion_mirrors
 from variation import Variation, Views, coarsened, cut_mix, unpacked
 
 from lesionkit.augment import Augment, AugmentConfig
+from lesionkit.depth import DepthNet
 from lesionkit.detector import load_depth
 from lesionkit.frames import Frames, join, rendered_frames
 from lesionkit.scenes import SceneConfig
@@ -271,6 +272,16 @@ def test_a_depth_training_goes_on_where_it_stopped(tmp_path, monkeypatch, renewe
     assert {path.name for path in (tmp_path / "begun").glob("*.safetensors")} == {"depth.safetensors", files[1]}
     for state in (once, again, begun, load_depth(tmp_path / "depth.safetensors").state_dict()):
         assert all(torch.equal(state[name], value) for name, value in second.items())
+
+
+def test_a_share_of_none_leaves_the_weights_that_a_stage_began_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(scene_cache, "default_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(depth_stages, "SCENE_PX", SIZE)
+    stage, net = DepthStage({"standard": 4}, (SIZE,), 1, 1e-2, 4, "fp32", share=0.0), DepthNet(pretrained=False)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    after = depth_stages.train(tmp_path, torch.device("cpu"), 0, None, 1.0, [stage], net).state_dict()
+    for name, value in before.items():
+        assert not value.is_floating_point() or torch.allclose(after[name], value)
 
 
 def test_coarse_images_have_half_the_pixels_and_stay_in_place():
