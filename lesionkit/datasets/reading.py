@@ -190,8 +190,7 @@ def is_cut_off(data: bytes) -> bool:
     for bits in (b"\x00", b"\x5a", b"\xa5"):
         rest = b"".join(64 * bits + bytes((0xFF, mark)) for mark in range(0xD0, 0xD8))
         try:
-            with JpegImageFile(io.BytesIO(data.rstrip(b"\xff") + rest + JPEG_END)) as picture:
-                seen.add(picture.tobytes())
+            seen.add(JpegImageFile(io.BytesIO(data.rstrip(b"\xff") + rest + JPEG_END)).tobytes())
         except (SyntaxError, OSError):
             return True
     return len(seen) > 1

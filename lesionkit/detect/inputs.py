@@ -2,18 +2,21 @@
 
 import glob
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain, count
 from pathlib import Path
 from unicodedata import normalize
 
+from PIL import Image
+
 from lesionkit import datasets
-from lesionkit.detect import stacks
 from lesionkit.detect.reading import Source
 from lesionkit.detect.results import FRAME, Results
 
 IMAGES = (*datasets.SUFFIXES, ".webp", ".jfif", ".jpe", ".jp2", ".gif", ".apng", ".avif", ".ppm", ".pgm", ".pbm")
+STACKS = (".tif", ".tiff", ".gif", ".webp", ".png", ".apng", ".avif")  # no JPEG: a phone's second picture is a preview
 VIDEOS = (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".mkv", ".webm", ".flv", ".wmv", ".asf", ".ogv")
 VIDEOS += (".mpg", ".mpeg", ".mpe", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".dv")  # of recorders and discs
 
@@ -53,11 +56,15 @@ def find_inputs(
 
 
 def kind_of(path: Path) -> str:
-    """What a file is read as: "image", "stack" (an image file of several frames) or "video"."""
+    """What a file is read as: "image", "stack" (an image file of several frames, as its header says) or "video"."""
     ending = path.suffix.lower()
-    if ending in VIDEOS:
-        return "video"
-    return "stack" if ending in stacks.SUFFIXES and stacks.has_frames(path) else "image"
+    if ending not in STACKS:
+        return "video" if ending in VIDEOS else "image"
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
+            return "stack" if picture.n_frames > 1 else "image"
+    except Exception:  # damaged, or unknown to Pillow: the reader will say so, or knows it
+        return "image"
 
 
 def _expand(argument: str, held: Results, passed: Counter[str]) -> tuple[list[Path], str]:
@@ -109,9 +116,8 @@ def _free_stem(path: Path, kind: str, taken: set[str]) -> str:
 
 
 def _claims(stem: str, several: bool) -> tuple[set[str], set[str]]:
-    """What a stem takes for itself, and what nobody may have taken. Pictures of `several` frames of a are called
-    a_000025, which an image may be called as well. macOS and Windows take A.png and a.png for one, macOS both forms of
-    ä."""
+    """What a stem takes for itself, and what nobody may have taken: frames of `several` called a are a_000025, which an
+    image may be, too. macOS and Windows take A.png and a.png for one, macOS both forms of ä."""
     name = normalize("NFC", stem).lower()
     if several:
         return {name, f"{name}/"}, {name, f"{name}_#"}

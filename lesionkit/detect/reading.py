@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,21 +50,19 @@ def _read(source: Source, step: int, finished: Container[str]) -> Iterator[Read]
     def wanted(number: int | None) -> bool:
         return (number or 0) % step == 0 and source.entry(number)["stem"] not in finished
 
+    start = time.perf_counter()
     if source.path is None:
         raise datasets.MissingData(source.error)
-    start, readers = time.perf_counter(), {"image": _image, "stack": stacks.frames, "video": videos.frames}
-    for number, image, note in readers[source.kind](source.path, wanted):
+    if source.kind == "image":
+        frames = [(None, datasets.read_image(source.path), "")] if wanted(None) else []
+    else:
+        frames = (videos if source.kind == "video" else stacks).frames(source.path, wanted)
+    for number, image, note in frames:
         entry = source.entry(number) | ({"note": note} if note else {}) | {"seconds": time.perf_counter() - start}
         if image is None:
             entry = {"input": entry["input"], "error": "this frame cannot be decoded"}
         yield entry, image
         start = time.perf_counter()
-
-
-def _image(path: Path, wanted: Callable[[None], bool]) -> Iterator[tuple[None, np.ndarray, str]]:
-    """An image file, as one frame without a number."""
-    if wanted(None):
-        yield None, datasets.read_image(path), ""
 
 
 def read_ahead(items: Iterator[Read], depth: int = AHEAD) -> Iterator[Read]:

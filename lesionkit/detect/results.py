@@ -103,9 +103,8 @@ class Results:
 
 @contextmanager
 def opened(out: Path, found: Sequence[Source], resume: bool) -> Iterator[Results]:
-    """The results that a call adds to. What an earlier one made of the same files and this one did not is gone in the
-    end, unless that was an interruption. Raises UsageError when another call writes there, or has since the inputs were
-    found."""
+    """The results that a call adds to. What an earlier one made of the same files goes in the end, if this one did not
+    make it again. Raises UsageError when another call writes there, or has since the inputs were found."""
     with _alone(out):
         results = Results(out)
         results.check(found, resume)

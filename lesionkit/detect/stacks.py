@@ -1,7 +1,6 @@
 """Image files of several frames: TIFF stacks, animated GIF, WebP, PNG and AVIF."""
 
 import io
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,18 +9,6 @@ import numpy as np
 from PIL import Image
 
 from lesionkit.datasets import reading
-
-# no JPEG: the second picture of a phone's is a preview
-SUFFIXES = (".tif", ".tiff", ".gif", ".webp", ".png", ".apng", ".avif")
-
-
-def has_frames(path: Path) -> bool:
-    """Whether a file's header tells of more than one frame; False for what is no image."""
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
-            return picture.n_frames > 1
-    except Exception:  # damaged, or unknown to Pillow: the reader will say so, or knows it
-        return False
 
 
 def frames(path: Path, wanted: Callable[[int], bool]) -> Iterator[tuple[int, np.ndarray | None, str]]:

@@ -85,14 +85,12 @@ def is_cut_off(path: Path) -> bool:
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 4096))
-        if not any(file.read()):
-            return True
-        position, length = 0, 1
+        is_blank, position, length = not any(file.read()), 0, 1
         while length > 0:
             file.seek(position)
             length = _length(file.read(16))
             position += length
-    return position > size
+    return is_blank or position > size
 
 
 def _length(head: bytes) -> int:
