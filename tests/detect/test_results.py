@@ -14,6 +14,7 @@ from test_detect import Found, half_red, stems, video
 from lesionkit import files
 from lesionkit.detect import Job, UsageError, find_inputs
 from lesionkit.detect.outputs import ENDINGS, RESULTS
+from lesionkit.detect.results import Results
 
 
 def detect(out: Path, *arguments, resume=False, detector=Found, every=25) -> list[dict]:
@@ -160,6 +161,16 @@ def test_resume_does_failed_inputs_again_and_a_videos_other_frames(tmp_path):
     assert len(entries(out)) == 7
 
 
+def test_resume_keeps_the_errors_of_other_inputs(patients):
+    out, bad = patients / "out", patients / "bad.png"
+    bad.write_text("no image")
+    detect(out, patients / "p1", bad)
+    detect(out, patients / "p2", resume=True)
+    assert [Path(entry["input"]).name for entry in entries(out) if "error" in entry] == ["bad.png"]
+    detect(out, patients / "p2", patients / "p1")
+    assert not any("error" in entry for entry in entries(out))
+
+
 # --- interruptions ----------------------------------------------------------------------------------------
 
 
@@ -236,6 +247,26 @@ def test_after_a_kill_every_picture_has_its_entry_and_the_folder_is_still_ours(t
     assert len(added) in (100 - len(made), 101 - len(made))  # the kill may have come between a mask and its overlay
     assert len(entries(out)) == len(pictures(out)) == 100
     assert len(os.listdir(out)) == 201  # nothing hidden stays
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no limit to set")
+def test_a_disk_that_is_full_leaves_what_is_there(tmp_path):
+    import resource
+
+    call = Results(tmp_path)
+    call.begin([], resume=False)
+    call.add({"input": "a", "error": "of the first"})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / RESULTS).stat().st_size + 5, hard))
+    try:
+        call.add({"input": "b", "error": "of the second"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert inputs(tmp_path) == ["a"]
+    call.add({"input": "c", "error": "of the third"})
+    assert inputs(tmp_path) == ["a", "c"]
+    call.save()
+    assert inputs(tmp_path) == ["a", "b", "c"]
 
 
 def test_two_calls_at_once_do_not_write_into_one_folder(patients):
