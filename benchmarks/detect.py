@@ -27,7 +27,7 @@ import report
 import torch
 
 import lesionkit.detector as detector_module
-from lesionkit import datasets, fusion, scenes
+from lesionkit import datasets, files, fusion, scenes
 from lesionkit.detect import Job, find_inputs, outputs
 from lesionkit.detector import Detector
 from lesionkit.devices import resolve
@@ -81,7 +81,8 @@ def one_by_one(detector: Detector, paths: list[Path], out: Path) -> dict[str, fl
                 image = datasets.read_image(path)
             found = detector(image)
             _ = found.lesions  # the table of detections.json
-            outputs.write(out, path.stem, found)
+            for ending, encode in outputs.OUTPUTS.values():
+                files.write_bytes(out / f"{path.stem}{ending}", encode(found))
     rest = clock.seconds["all"] - sum(clock.seconds[name] for name in PHASES[:-1])
     return {**{name: clock.seconds[name] for name in PHASES[:-1]}, PHASES[-1]: rest}
 

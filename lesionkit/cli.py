@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,45 +84,26 @@ def detect(
         found = find_inputs(inputs, folder, resume, tell)
         detector = Detector.from_pretrained(weights, device=device).fuse()
         detector.threshold, detector.view = threshold or detector.threshold, view
-        _make(folder)
     for source in found:
         if source.path and source.stem != source.path.stem:
             tell(f"{source.input} is written as {source.stem}, its own name is taken")
     job = Job(detector, folder, tell, resume)
+    _stop_at_signals()
     try:
-        with _exit_with(2, UsageError), _exit_with(1, OSError), _stopped_by_signals():
+        with _exit_with(2, UsageError), _exit_with(1, OSError):
             job.run(found, every)
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt:
         tell(f"interrupted; {len(job.entries)} finished entries: {folder / 'detections.json'}")
-        raise SystemExit(128 + (stop.args or (signal.SIGINT,))[0]) from None
+        raise SystemExit(130) from None
     _sum_up(job.entries, job.kept, folder)
 
 
-ENDS = ("SIGTERM", "SIGHUP", "SIGBREAK", "SIGQUIT", "SIGXCPU", "SIGUSR1", "SIGUSR2")  # how batch systems end a process
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Signals that would end the process at once interrupt it as Ctrl-C does; one that is ignored (nohup) stays so."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt(number)
-
-    numbers = [getattr(signal, name) for name in ENDS if hasattr(signal, name)]
-    before = {number: signal.signal(number, stop) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()  # better now than after all images
-    except OSError as error:
-        raise OSError(f"--out {folder} cannot be written to ({error.strerror}): give another folder") from None
+def _stop_at_signals() -> None:
+    """How batch systems and terminals end a process interrupts it as Ctrl-C does; what is ignored (nohup) stays so."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _sum_up(entries: list[dict[str, Any]], kept: int, folder: Path) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # a virus scanner lets go within a second, a spreadsheet does not
-_beside: dict[Path, Path] = {}  # what this process had to put beside its place
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -23,28 +21,17 @@ def write_bytes(path: Path, content: bytes) -> Path:
     neighbour = path.parent / f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.{os.getpid()}.tmp"
     try:
         neighbour.write_bytes(content)
-        return _put(neighbour, path)
+        for wait_s in WAITS_S:
+            try:
+                os.replace(neighbour, path)
+                return path
+            except PermissionError:
+                time.sleep(wait_s)
     finally:
         neighbour.unlink(missing_ok=True)
-
-
-def _put(neighbour: Path, path: Path) -> Path:
-    for wait_s in WAITS_S:
-        try:
-            os.replace(neighbour, path)
-        except PermissionError:
-            if path.is_dir():
-                raise
-            time.sleep(wait_s)
-        else:
-            if path in _beside:  # of an earlier try, and older
-                _beside.pop(path).unlink(missing_ok=True)
-            return path
     beside = path.with_name(f"{path.stem}.new{path.suffix}")
-    shutil.copyfile(neighbour, beside)
-    if path not in _beside:
-        print(f"{path} is held open, it seems, and cannot be replaced: the new one is {beside}", file=sys.stderr)
-    _beside[path] = beside
+    beside.write_bytes(content)
+    print(f"{path} is held open, it seems, and cannot be replaced: rename the new one, {beside}", file=sys.stderr)
     return beside
 
 

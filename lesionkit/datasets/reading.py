@@ -4,8 +4,7 @@ Shapes: H, W = an image's own height and width in pixels. Nothing here knows a d
 """
 
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -51,8 +50,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises MissingData: no such file; InvalidData: empty, cut off, or not an image.
     """
     data = whole_bytes(Path(path))
-    deep = 0 if data[4:8] == b"ftyp" else cv2.IMREAD_ANYDEPTH  # an AVIF says its bits, and OpenCV cuts by them
-    bgr = decode(Path(path), cv2.IMREAD_COLOR | deep, data)
+    bgr = decode(Path(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, data)
     if bgr.dtype not in (np.uint8, np.uint16):
         bgr = decode(Path(path), cv2.IMREAD_COLOR, data)
     return without_transparent(cv2.cvtColor(eight_bits(bgr), cv2.COLOR_BGR2RGB), data)
@@ -164,53 +162,35 @@ def decode(path: Path | str, flags: int, data: bytes | None = None) -> np.ndarra
     return pixels
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """OpenCV prints nothing: our own sentence says it."""
-    log = cv2.utils.logging
-    level = log.setLogLevel(log.LOG_LEVEL_SILENT)
+def quiet_imdecode(data: bytes, flags: int, page: int | None = None) -> np.ndarray | None:
+    """Bytes, or one page of them, decoded by OpenCV with its `flags` (BGR), None if they are no whole image; nothing is
+    printed."""
+    log, buffer = cv2.utils.logging, np.frombuffer(data, np.uint8)
+    level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # our own sentence says what OpenCV would print
     try:
-        yield
+        if page is None:
+            return cv2.imdecode(buffer, flags)
+        _, pages = cv2.imdecodemulti(buffer, flags, range=(page, page + 1))
+        return next(iter(pages), None)
+    except cv2.error:
+        return None
     finally:
         log.setLogLevel(level)
 
 
-def quiet_imdecode(data: bytes, flags: int) -> np.ndarray | None:
-    """Bytes decoded by OpenCV with its `flags` (BGR), None if they are no whole image; nothing is printed."""
-    with quiet():
-        try:
-            return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        except cv2.error:
-            return None
-
-
 def is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG ends before its last pixel; OpenCV 4 fills the rest of a JPEG with grey, silently. Bytes
-    after the end mark are accepted: many real files have them."""
+    """Whether a JPEG or PNG ends before its last pixel; OpenCV 4 fills the rest of a JPEG with grey, silently. A JPEG
+    without an end mark, or with bytes behind it, as many real files have, is whole if its pixels do not depend on what
+    follows: here bits of three kinds, that go on after each of the eight restart marks."""
     if data.startswith(PNG):
         return PNG_END not in data
-    if not data.startswith(JPEG):
+    if data.endswith(JPEG_END) or not data.startswith(JPEG):
         return False
-    try:
-        with JpegImageFile(io.BytesIO(data)) as picture:
-            picture.draft("L", (1, 1))  # at an eighth of the size Pillow reads all bytes and makes few pixels of them
-            picture.load()
-    except SyntaxError:  # of the header nothing can be made: the decoder will say so
-        return False
-    except OSError:
-        return _lacks_pixels(data)
-    return False
-
-
-def _lacks_pixels(data: bytes) -> bool:
-    """Whether more of a JPEG is missing than its end mark: then its pixels depend on what is put in place of the rest,
-    here nothing, or noise that goes on after each of the eight restart marks."""
     seen = set()
-    for noise in (b"", b"\x5a" * 64, b"\xa5" * 64):
-        rest = b"".join(noise + bytes((0xFF, mark)) for mark in range(0xD0, 0xD8)) if noise else b""
+    for bits in (b"\x00", b"\x5a", b"\xa5"):
+        rest = b"".join(64 * bits + bytes((0xFF, mark)) for mark in range(0xD0, 0xD8))
         try:
-            with JpegImageFile(io.BytesIO(data.rstrip(b"\xff") + rest + JPEG_END)) as picture:
-                seen.add(picture.tobytes())
+            seen.add(JpegImageFile(io.BytesIO(data.rstrip(b"\xff") + rest + JPEG_END)).tobytes())
         except (SyntaxError, OSError):
             return True
     return len(seen) > 1

@@ -3,4 +3,5 @@
 from lesionkit.detect.inputs import find_inputs
 from lesionkit.detect.job import Job
 from lesionkit.detect.outputs import OUTPUTS
-from lesionkit.detect.results import Source, UsageError
+from lesionkit.detect.reading import Source
+from lesionkit.detect.results import UsageError

@@ -2,28 +2,23 @@
 
 import glob
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain, count
 from pathlib import Path
+from unicodedata import normalize
 
-import cv2
+from PIL import Image
 
 from lesionkit import datasets
-from lesionkit.detect import stacks, videos
-from lesionkit.detect.results import Held, Source, place_from, reserved
+from lesionkit.detect.reading import Source
+from lesionkit.detect.results import FRAME, Results
 
-# fmt: off
-VIDEOS = (
-    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".avi", ".divx", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe",
-    ".mpv", ".m1v", ".m2v", ".vob", ".vro", ".ts", ".mts", ".m2ts", ".m2t", ".trp", ".tod", ".flv", ".wmv", ".asf",
-    ".ogv", ".ogm", ".mxf", ".dv", ".dav", ".rm", ".rmvb", ".mjpg", ".mjpeg", ".y4m", ".h264", ".264", ".h265", ".hevc",
-)
-IMAGES = (
-    *datasets.SUFFIXES, ".webp", ".jfif", ".jpe", ".jp2", ".j2k", ".gif", ".apng", ".avif", ".dib", ".ppm", ".pgm",
-    ".pbm", ".pnm", ".pam", ".ras", ".sr",
-)
-# fmt: on
+IMAGES = (*datasets.SUFFIXES, ".webp", ".jfif", ".jpe", ".jp2", ".gif", ".apng", ".avif", ".ppm", ".pgm", ".pbm")
+STACKS = (".tif", ".tiff", ".gif", ".webp", ".png", ".apng", ".avif")  # no JPEG: a phone's second picture is a preview
+VIDEOS = (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".mkv", ".webm", ".flv", ".wmv", ".asf", ".ogv")
+VIDEOS += (".mpg", ".mpeg", ".mpe", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".dv")  # of recorders and discs
 
 
 def find_inputs(
@@ -36,8 +31,9 @@ def find_inputs(
     more STEM_2, STEM_3 ... Raises UsageError when an output would overwrite what is no result of the same file, or
     `out` holds results of other files and the call does not `resume`.
     """
-    held, found, seen = Held(out), [], set()
-    taken = set(held.taken)
+    held, found, seen = Results(out), [], set()
+    stems = held.stems()
+    taken = {name for stem in stems.values() for several in (False, True) for name in _claims(stem, several)[0]}
     for argument in arguments:
         passed: Counter[str] = Counter()
         try:
@@ -45,38 +41,33 @@ def find_inputs(
         except OSError as problem:  # a name too long, a folder that may not be entered: the other inputs go on
             paths, error = [], f"cannot be read ({problem.strerror}); check the path"
         for path in paths:
-            if path.resolve() not in seen:
-                seen.add(path.resolve())
-                kind, file = kind_of(path), place_from(out, path)
-                stem = held.stems.get(file) or _free_stem(path, kind, taken)
-                found.append(Source(str(path), path, stem, kind=kind, file=file))
+            file, kind = os.path.realpath(path), kind_of(path)
+            if file not in seen:
+                seen.add(file)
+                stem = stems.get(file) or _free_stem(path, kind, taken)
+                found.append(Source(str(path), file, path, stem, kind=kind))
         if error:
-            found.append(Source(argument, error=error, file=place_from(out, Path(argument))))
+            found.append(Source(argument, os.path.realpath(argument), error=error))
         if passed:
             which = ", ".join(f"{number} {ending}" for ending, number in sorted(passed.items()))
-            tell(f"{argument}: files of other endings are passed over, {which}; name one to try it")
+            tell(f"{argument}: files of other endings are passed over, {which}")
     held.check(found, resume)
     return found
 
 
 def kind_of(path: Path) -> str:
-    """What a file is read as: "image", "stack" (an image file of several frames) or "video". The ending says it, or
-    where it is unknown the content; a text is never a video, though FFmpeg would make one of it."""
+    """What a file is read as: "image", "stack" (an image file of several frames, as its header says) or "video"."""
     ending = path.suffix.lower()
-    if ending in VIDEOS:
-        return "video"
-    if (ending in stacks.SUFFIXES or ending not in IMAGES) and stacks.has_frames(path):
-        return "stack"
-    if ending in IMAGES:
-        return "image"
+    if ending not in STACKS:
+        return "video" if ending in VIDEOS else "image"
     try:
-        with path.open("rb") as file, videos.plain_path(path) as name:
-            return "image" if b"\0" not in file.read(1024) or cv2.haveImageReader(name) else "video"
-    except OSError:  # the reader will say so
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
+            return "stack" if picture.n_frames > 1 else "image"
+    except Exception:  # damaged, or unknown to Pillow: the reader will say so, or knows it
         return "image"
 
 
-def _expand(argument: str, held: Held, passed: Counter[str]) -> tuple[list[Path], str]:
+def _expand(argument: str, held: Results, passed: Counter[str]) -> tuple[list[Path], str]:
     """The files that one argument names, and what is wrong with it; the endings of what is neither join `passed`."""
     path, out = Path(argument), held.out.resolve()
     if path.is_dir():
@@ -93,8 +84,7 @@ def _expand(argument: str, held: Held, passed: Counter[str]) -> tuple[list[Path]
     files = [file for place in places for file in (_below(place, out, problems) if place.is_dir() else [place])]
     files = [file for file in files if not (held.is_ours(file.name) and file.resolve().parent == out)]
     found = [file for file in files if file.suffix.lower() in IMAGES + VIDEOS]
-    endings = Counter(file.suffix.lower() for file in files)
-    passed.update({ending or "without": number for ending, number in endings.items() if ending not in IMAGES + VIDEOS})
+    passed.update(file.suffix.lower() or "without" for file in set(files) - set(found))
     if problems:
         return found, f"{problems[0].filename} cannot be read ({problems[0].strerror}); check the folder"
     return found, "" if found else nothing
@@ -115,12 +105,20 @@ def _below(folder: Path, out: Path, problems: list[OSError]) -> list[Path]:
     return sorted(found)
 
 
-def _free_stem(path: Path, kind: str, taken: set[tuple[str, str]]) -> str:
-    """A stem that is not `taken` yet, the same for the same inputs in the same order. Frames of a video `a` are called
-    a_000025, so an image of that name must not meet them."""
+def _free_stem(path: Path, kind: str, taken: set[str]) -> str:
+    """A stem that is not `taken` yet, the same for the same inputs in the same order."""
     for ending in chain(("", f"_{path.absolute().parent.name}"), (f"_{number}" for number in count(2))):
-        takes, meets = reserved(f"{path.stem}{ending}", kind != "image")
-        if not taken & meets:
+        claimed, unclaimed = _claims(f"{path.stem}{ending}", kind != "image")
+        if not taken & unclaimed:
             break
-    taken |= takes
+    taken |= claimed
     return f"{path.stem}{ending}"
+
+
+def _claims(stem: str, several: bool) -> tuple[set[str], set[str]]:
+    """What a stem takes for itself, and what nobody may have taken: frames of `several` called a are a_000025, which an
+    image may be, too. macOS and Windows take A.png and a.png for one, macOS both forms of ä."""
+    name = normalize("NFC", stem).lower()
+    if several:
+        return {name, f"{name}/"}, {name, f"{name}_#"}
+    return {name, FRAME.sub("_#", name)}, {name, FRAME.sub("/", name)}

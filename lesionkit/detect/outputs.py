@@ -1,6 +1,5 @@
 """What `detect` writes: the table of outputs, one entry each, and the entry of detections.json."""
 
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -32,24 +31,10 @@ def _encoded(ending: str, pixels: np.ndarray, option: int, value: int) -> bytes:
 # Another output is one more line: what its files end in, and how a detection becomes a file's bytes.
 OUTPUTS = {"mask": ("_mask.png", mask_png), "overlay": ("_overlay.jpg", overlay_jpeg)}
 ENDINGS = tuple(ending for ending, _ in OUTPUTS.values())
-PAIR = ("_mask.png", "_overlay.jpg")  # what every version has written: a file that has the other beside it is ours
 
 
-def write(out: Path, stem: str, found: Found) -> None:
-    """The files of one detection, all or none. Raises OSError when the folder cannot be written to."""
-    contents = {out / f"{stem}{ending}": encode(found) for ending, encode in OUTPUTS.values()}
-    try:
-        for path, content in contents.items():
-            files.write_bytes(path, content)
-    except OSError:
-        for path in contents:
-            path.unlink(missing_ok=True)
-        raise
-
-
-def entry(name: str, found: Found) -> dict[str, Any]:
-    """The entry of detections.json for the input called `name`; pixels count in the input, upright, from the top left
-    corner."""
+def facts(found: Found) -> dict[str, Any]:
+    """What its entry says of a detection; pixels count in the input, upright, from the top left corner."""
     height, width = found.image.shape[:2]
     lesions = [files.plain(vars(lesion)) for lesion in found.lesions]
-    return {"input": name, "width": width, "height": height, "view_px": list(found.view_px), "lesions": lesions}
+    return {"width": width, "height": height, "view_px": list(found.view_px), "lesions": lesions}

@@ -4,65 +4,68 @@ import time
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lesionkit import datasets
 from lesionkit.detect import stacks, videos
-from lesionkit.detect.results import Source
 
 AHEAD = 3  # images that are read before the model asks for them
+Entry = dict[str, Any]  # of detections.json
+Read = tuple[Entry, np.ndarray | None]  # what is known before the model sees it, and pixels: uint8 H×W×3 RGB
 
 
 @dataclass(frozen=True)
-class Item:
-    """One image that was read, or the reason why it was not."""
+class Source:
+    """One file to read, under its name in detections.json; or why an argument gives none, and then `path` is None."""
 
     input: str
-    stem: str = ""
-    image: np.ndarray | None = None  # uint8 H×W×3 RGB
+    file: str  # the same from wherever a call is made
+    path: Path | None = None
+    stem: str = ""  # what its outputs are called
     error: str = ""
-    seconds: float = 0.0
-    more: dict[str, str] = field(default_factory=dict)  # what its entry says besides
+    kind: str = "image"  # or of several frames: "stack", "video"
+
+    def entry(self, number: int | None) -> Entry:
+        """The entry of the image, or of a frame, as far as it is known."""
+        frame, ending = ("", "") if number is None else (f"#frame={number}", f"_{number:06d}")
+        return {"input": f"{self.input}{frame}", "file": self.file, "stem": f"{self.stem}{ending}"}
 
 
-def read_all(found: Iterable[Source], every: int, finished: Container[str] = ()) -> Iterator[Item]:
+def read_all(found: Iterable[Source], every: int, finished: Container[str] = ()) -> Iterator[Read]:
     """Every image, every frame of image files that hold several and every `every`-th of the videos, one at a time, but
     for the stems that are `finished`."""
     for source in found:
         try:
-            if source.path is None:
-                yield Item(source.input, error=source.error)
-            elif source.kind == "image":
-                yield from _read_image(source, finished)
-            else:
-                yield from _read_frames(source, every, finished)
+            yield from _read(source, every if source.kind == "video" else 1, finished)
         except Exception as problem:  # nothing that a file holds may end the others
             told = str(problem) if isinstance(problem, datasets.DatasetError) else f"cannot be read: {problem!r}"
-            yield Item(source.input, error=" ".join(told.split()))
+            yield {"input": source.input, "error": " ".join(told.split())}, None
 
 
-def _read_image(source: Source, finished: Container[str]) -> Iterator[Item]:
-    if source.stem not in finished:
-        start, image = time.perf_counter(), datasets.read_image(source.path)
-        yield Item(source.input, source.stem, image, "", time.perf_counter() - start, source.marks)
+def _read(source: Source, step: int, finished: Container[str]) -> Iterator[Read]:
+    def wanted(number: int | None) -> bool:
+        return (number or 0) % step == 0 and source.entry(number)["stem"] not in finished
 
-
-def _read_frames(source: Source, every: int, finished: Container[str]) -> Iterator[Item]:
-    skip, start = (lambda number: f"{source.stem}_{number:06d}" in finished), time.perf_counter()
-    video = videos.Video(source.path) if source.kind == "video" else None
-    for number, image, note in video.frames(every, skip) if video else stacks.frames(source.path, skip):
-        name, stem = f"{source.input}#frame={number}", f"{source.stem}_{number:06d}"
-        error = "" if image is not None else "this frame cannot be decoded"
-        more = source.marks | ({"note": note} if note else {})
-        yield Item(name, stem, image, error, time.perf_counter() - start, more)
+    start = time.perf_counter()
+    if source.path is None:
+        raise datasets.MissingData(source.error)
+    if source.kind == "image":
+        frames = [(None, datasets.read_image(source.path), "")] if wanted(None) else []
+    else:
+        frames = (videos if source.kind == "video" else stacks).frames(source.path, wanted)
+    for number, image, note in frames:
+        entry = source.entry(number) | ({"note": note} if note else {}) | {"seconds": time.perf_counter() - start}
+        if image is None:
+            entry = {"input": entry["input"], "error": "this frame cannot be decoded"}
+        yield entry, image
         start = time.perf_counter()
-    if video and (fault := video.fault()):
-        yield Item(source.input, error=fault)
 
 
-def read_ahead(items: Iterator[Item], depth: int = AHEAD) -> Iterator[Item]:
+def read_ahead(items: Iterator[Read], depth: int = AHEAD) -> Iterator[Read]:
     """The same items in the same order, up to `depth` of them read while the model is busy."""
     pool = ThreadPoolExecutor(1)  # one thread, so that the iterator advances in order
     try:

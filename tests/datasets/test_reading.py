@@ -149,8 +149,7 @@ def test_a_jpeg_without_its_end_mark_is_no_damaged_file(tmp_path, options, missi
     np.testing.assert_array_equal(reading.read_image(tmp_path / "x.jpg"), whole)
     (tmp_path / "x.jpg").write_bytes(data[:-missing] + b"\0" * 4)
     np.testing.assert_array_equal(reading.read_image(tmp_path / "x.jpg"), whole)
-    for more in (3, 6, 20, 100):
-        assert reading.is_cut_off(data[: -missing - more])
+    assert all(reading.is_cut_off(data[: -missing - more]) for more in range(3, 250))
 
 
 def test_a_jpeg_that_ends_between_two_restart_marks_is_cut_off():

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from lesionkit import files
 from lesionkit.detect import Job, UsageError, find_inputs, reading, videos
 from lesionkit.detect.outputs import ENDINGS, RESULTS
 from lesionkit.fusion import Detection
@@ -86,20 +87,7 @@ def test_a_folder_is_searched_for_all_that_opencv_decodes_and_the_rest_is_told(t
     assert [source.path.name for source in found] == names.split()
     assert [source.kind for source in found] == ["image"] * 8 + ["video"] * 9
     (line,) = told
-    assert line.startswith(f"{tmp_path}: files of other endings are passed over, 1 .dcm, 2 .txt, 1 without;")
-
-
-def test_a_file_that_is_named_is_read_by_what_it_holds(tmp_path):
-    """Recorders and archives give endings of their own, or none."""
-    half_red(tmp_path / "a.png").rename(tmp_path / "a.scan")
-    video(tmp_path / "b.avi", 3).rename(tmp_path / "VIDEO001")
-    (tmp_path / "notes.txt").write_text("FFmpeg would make a video of these lines\n" * 50)
-    (tmp_path / "c.dat").write_bytes(bytes(range(256)) * 9)
-    names = [str(tmp_path / name) for name in ("a.scan", "VIDEO001", "notes.txt", "c.dat")]
-    assert [source.kind for source in find_inputs(names, tmp_path / "out")] == ["image", "video", "image", "video"]
-    entries = detect(tmp_path / "out", *names)
-    assert ["error" in entry for entry in entries] == [False, False, True, True]
-    assert "is not an image" in entries[2]["error"]
+    assert line == (f"{tmp_path}: files of other endings are passed over, 1 .dcm, 2 .txt, 1 without")
 
 
 def test_links_to_folders_are_followed_once(tmp_path):
@@ -140,18 +128,19 @@ def test_a_name_that_is_no_utf_8_costs_nothing(tmp_path):
     assert (tmp_path / "out" / os.fsdecode(b"l\xe4sion_mask.png")).is_file()
 
 
-def test_pictures_are_known_as_ours_from_the_first_on(tmp_path):
+def test_pictures_are_known_as_ours_from_the_first_on(tmp_path, monkeypatch):
     """A call that is killed leaves pictures beside its inputs; repeated, it may overwrite them."""
     half_red(tmp_path / "a.png")
-    claimed = []
+    write_bytes, named = files.write_bytes, []
 
-    def detector(image):
-        claimed.append(json.loads((tmp_path / RESULTS).read_text()))
-        return Found(image)
+    def writing(path, content):
+        if path.name != RESULTS:
+            named.append([entry["stem"] for entry in json.loads((tmp_path / RESULTS).read_text())])
+        return write_bytes(path, content)
 
-    detect(tmp_path, tmp_path, detector=detector)
-    assert claimed == [[]]
-    assert stems(find_inputs([str(tmp_path)], tmp_path)) == ["a"]
+    monkeypatch.setattr(files, "write_bytes", writing)
+    detect(tmp_path, tmp_path)
+    assert named == [["a"]] * len(ENDINGS)
 
 
 def test_a_pattern_finds_what_the_shell_did_not_expand(tmp_path):
@@ -285,8 +274,11 @@ def test_masks_overlays_and_entries_are_as_the_contract_says(tmp_path):
     assert entries == [
         {
             "input": str(image),
+            "file": str(image),
+            "stem": "a",
             "width": 30,
             "height": 20,
+            "view_px": [],
             "lesions": [{"bbox_px": [1, 2, 3, 4], "area_px": 12, "area_fraction": 0.02, "score": 0.75}],
         }
     ]
@@ -369,7 +361,7 @@ def test_nothing_that_a_reader_meets_ends_the_others(tmp_path, monkeypatch):
 
 
 def test_a_deinterlaced_frame_says_so_in_its_entry(tmp_path, monkeypatch):
-    monkeypatch.setattr(videos, "is_combed", lambda frame, after, interlaced: frame.mean() > 100)
+    monkeypatch.setattr(videos, "is_combed", lambda frame, after: frame.mean() > 100)
     entries = detect(tmp_path / "out", video(tmp_path / "clip.avi", 45), every=20)
     assert [entry.get("note") for entry in entries] == [None, None, videos.DEINTERLACED]
 
@@ -424,10 +416,10 @@ def test_reading_goes_on_while_the_model_works():
         for number in range(5):
             if number == 3:
                 third.set()
-            yield reading.Item(str(number), "", None, "", 0.0)
+            yield {"input": number}, None
 
     items = reading.read_ahead(images(), depth=3)
-    assert next(items).input == "0"
+    assert next(items)[0]["input"] == 0
     assert third.wait(timeout=5)
     time.sleep(0.01)
-    assert [item.input for item in items] == ["1", "2", "3", "4"]
+    assert [entry["input"] for entry, _ in items] == [1, 2, 3, 4]

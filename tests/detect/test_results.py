@@ -12,8 +12,9 @@ import pytest
 from test_detect import Found, half_red, stems, video
 
 from lesionkit import files
-from lesionkit.detect import Job, UsageError, find_inputs, results
+from lesionkit.detect import Job, UsageError, find_inputs
 from lesionkit.detect.outputs import ENDINGS, RESULTS
+from lesionkit.detect.results import Results
 
 
 def detect(out: Path, *arguments, resume=False, detector=Found, every=25) -> list[dict]:
@@ -69,16 +70,6 @@ def test_the_same_names_in_another_working_folder_are_other_inputs(patients, mon
     assert inputs(patients / "out") == ["p1/a.png"]
 
 
-def test_input_and_results_may_be_moved_together(patients, monkeypatch):
-    monkeypatch.chdir(patients)
-    detect(Path("out"), "p1")
-    (patients / "new").mkdir()
-    for name in ("p1", "out"):
-        (patients / name).rename(patients / "new" / name)
-    monkeypatch.chdir(patients / "new")
-    assert detect(Path("out"), "p1", resume=True) == []
-
-
 def test_the_same_inputs_again_replace_their_results(patients):
     out = patients / "out"
     detect(out, patients / "p1")
@@ -128,10 +119,10 @@ def test_a_renamed_input_keeps_its_name_whatever_comes_before_it(patients):
     detect(out, p1, p2)
     assert pictures(out) == ["a", "a_p2", "b"]
     detect(out, p2, p1)
-    assert {entry["input"]: entry.get("stem") for entry in entries(out)} == {
+    assert {entry["input"]: entry["stem"] for entry in entries(out)} == {
         str(p2 / "a.png"): "a_p2",
-        str(p1 / "a.png"): None,
-        str(p1 / "b.png"): None,
+        str(p1 / "a.png"): "a",
+        str(p1 / "b.png"): "b",
     }
 
 
@@ -170,12 +161,21 @@ def test_resume_does_failed_inputs_again_and_a_videos_other_frames(tmp_path):
     assert len(entries(out)) == 7
 
 
+def test_resume_keeps_the_errors_of_other_inputs(patients):
+    out, bad = patients / "out", patients / "bad.png"
+    bad.write_text("no image")
+    detect(out, patients / "p1", bad)
+    detect(out, patients / "p2", resume=True)
+    assert [Path(entry["input"]).name for entry in entries(out) if "error" in entry] == ["bad.png"]
+    detect(out, patients / "p2", patients / "p1")
+    assert not any("error" in entry for entry in entries(out))
+
+
 # --- interruptions ----------------------------------------------------------------------------------------
 
 
-def test_entries_are_on_disk_while_the_call_goes_on(patients, monkeypatch):
+def test_entries_are_on_disk_while_the_call_goes_on(patients):
     """The last image waits until the others can be read: it would wait for ever if they came at the end."""
-    monkeypatch.setattr(results, "WRITE_S", 0.01)
     out, seen = patients / "out", []
 
     def waiting(image):
@@ -211,25 +211,24 @@ def test_an_interrupted_second_call_loses_nothing_of_the_first(patients):
 KILLED = """
 import sys, time
 import numpy as np
-from lesionkit.detect import Job, find_inputs, results
+from lesionkit.detect import Job, find_inputs
 from pathlib import Path
 
 class Found:
-    lesions = ()
+    lesions, view_px = (), (0, 0, 0, 0)
     def __init__(self, image):
         time.sleep(0.05)
         self.image, self.mask = image, image[..., 0] > 127
     def overlay(self):
         return self.image
 
-results.WRITE_S = 0.2
 folder, out = map(Path, sys.argv[1:])
 Job(Found, out, lambda text: None).run(find_inputs([str(folder)], out))
 """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
-def test_after_a_kill_all_but_the_last_seconds_stands_there_and_the_folder_is_still_ours(tmp_path):
+def test_after_a_kill_every_picture_has_its_entry_and_the_folder_is_still_ours(tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     for number in range(100):
         half_red(folder / f"{number:03d}.png")
@@ -239,24 +238,35 @@ def test_after_a_kill_all_but_the_last_seconds_stands_there_and_the_folder_is_st
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    made, named = len(pictures(out)), len(entries(out))
-    assert made >= 15
-    assert named >= made - 10  # half a second
-    assert len(find_inputs([str(folder)], out)) == 100  # what has no entry may be overwritten all the same
+    made, named = set(pictures(out)), {entry["stem"] for entry in entries(out)}
+    assert len(made) >= 15
+    assert made <= named
+    assert len(named) <= len(made) + 1
+    assert len(find_inputs([str(folder)], out)) == 100
     added = detect(out, folder, resume=True)
-    assert len(added) == 100 - named
+    assert len(added) in (100 - len(made), 101 - len(made))  # the kill may have come between a mask and its overlay
     assert len(entries(out)) == len(pictures(out)) == 100
     assert len(os.listdir(out)) == 201  # nothing hidden stays
 
 
-def test_pictures_without_an_entry_of_a_killed_call_are_not_another_inputs(patients):
-    out = patients / "out"
-    detect(out, patients / "p1" / "a.png")
-    place = os.path.relpath(patients / "p1" / "a.png", out)
-    files.write_json(out / ".detections.claims", [{"input": place, "stem": "a"}])
-    files.write_json(out / RESULTS, [])
-    assert stems(find_inputs([str(patients / "p1" / "a.png")], out)) == ["a"]
-    assert stems(find_inputs([str(patients / "p2" / "a.png")], out)) == ["a_p2"]
+@pytest.mark.skipif(os.name == "nt", reason="there is no limit to set")
+def test_a_disk_that_is_full_leaves_what_is_there(tmp_path):
+    import resource
+
+    call = Results(tmp_path)
+    call.begin([], resume=False)
+    call.add({"input": "a", "error": "of the first"})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / RESULTS).stat().st_size + 5, hard))
+    try:
+        call.add({"input": "b", "error": "of the second"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert inputs(tmp_path) == ["a"]
+    call.add({"input": "c", "error": "of the third"})
+    assert inputs(tmp_path) == ["a", "c"]
+    call.save()
+    assert inputs(tmp_path) == ["a", "b", "c"]
 
 
 def test_two_calls_at_once_do_not_write_into_one_folder(patients):
@@ -298,4 +308,5 @@ def test_a_detections_json_that_is_open_elsewhere_is_put_beside(patients, monkey
     assert len(json.loads((out / "detections.new.json").read_text())) == 3
     assert len(capsys.readouterr().err.splitlines()) == 1
     monkeypatch.setattr(os, "replace", replace)
-    assert len(detect(out, patients / "p1", patients / "p2", resume=True)) == 1  # it is still known as ours
+    replace(out / "detections.new.json", out / RESULTS)  # as that line says
+    assert detect(out, patients / "p1", patients / "p2", resume=True) == []
