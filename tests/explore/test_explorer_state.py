@@ -81,7 +81,7 @@ def test_attention_off_passes_the_image_features_as_they_are(state, detector):
     state.set_guidance("off")
     assert all((w == 1).all() for w in state.outcome.attention)
     logits = detector.segmenter.decoder(list(state.shown.features))
-    torch.testing.assert_close(state.outcome.probability, torch.sigmoid(logits))
+    torch.testing.assert_close(state.outcome.probability, torch.sigmoid(logits) * state.shown.view)
 
 
 def test_depth_of_another_image_is_that_images_depth(state, detector):
