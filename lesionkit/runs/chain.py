@@ -8,9 +8,10 @@ DIR/checkpoints/ the training of a notebook that did not end, for --resume
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from itertools import takewhile
 from pathlib import Path
 
@@ -143,31 +144,21 @@ def finished(plan: Plan) -> tuple[str, ...]:
 def checkpoint(plan: Plan, name: str, mark: str) -> Iterator[None]:
     """While a notebook runs, `Run.checkpoint` is a file of this notebook and these inputs; it stays when the notebook
     fails or is killed. One that is there already is for --resume alone."""
-    folder = plan.dir / "checkpoints"
-    path = folder / f"{name}-{mark[:16]}.pt"
+    folder = plan.dir / "checkpoints" / name
     if not plan.resume:
-        path.unlink(missing_ok=True)
-    os.environ[CHECKPOINT] = str(path)  # kernels inherit it
+        shutil.rmtree(folder, ignore_errors=True)
+    os.environ[CHECKPOINT] = str(folder / f"{mark[:16]}.pt")  # kernels inherit it
     try:
         yield
     finally:
         del os.environ[CHECKPOINT]
-    for left in folder.glob(f"{name}-{'[0-9a-f]' * 16}.pt"):  # of other inputs too; whatever else is there stays
-        left.unlink()
-    with suppress(OSError):
-        folder.rmdir()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_back(plan: Plan, echo: Callable[..., None]) -> None:
-    """Replace the notebooks by their executed copies, all or none, and only those whose content changed."""
-    texts = {}
-    for name in plan.names:
-        notebook = clean.cleaned(nbformat.read(plan.copy(name), as_version=4))
-        problems = clean.problems(notebook, [str(plan.dir), str(plan.source.parent)])
-        if problems:
-            raise NotebookFailed(f"{plan.copy(name)} must not be committed: {problems[0]}; no notebook was replaced")
-        texts[plan.notebook(name)] = nbformat.writes(notebook) + "\n"
-    for path, text in texts.items():
+    """Replace the notebooks by their executed copies, but only those whose content changed."""
+    for path, copy in ((plan.notebook(name), plan.copy(name)) for name in plan.names):
+        text = nbformat.writes(clean.cleaned(nbformat.read(copy, as_version=4))) + "\n"
         if path.read_text(encoding="utf-8") != text:
             files.write_bytes(path, text.encode())
             echo(f"{path.stem:<18} written to {path}")

@@ -32,17 +32,3 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
                 node.execution_count = count
     validate(notebook)
     return notebook
-
-
-def problems(notebook: NotebookNode, private: list[str]) -> list[str]:
-    """Why the notebook should not be committed: warnings on stderr, or a `private` path shown."""
-    found = []
-    for number, cell in enumerate(notebook.cells):
-        for output in cell.get("outputs", []):
-            shown = [content for kind, content in output.get("data", {}).items() if kind.startswith("text/")]
-            text = "".join(map(str, [output.get("text", ""), *shown]))
-            if output.output_type == "stream" and output.name == "stderr":
-                found.append(f"cell {number} printed to stderr: {text.strip()[:80]!r}")
-            elif any(path in text for path in private):
-                found.append(f"cell {number} shows a path of this machine: {text.strip()[:80]!r}")
-    return found

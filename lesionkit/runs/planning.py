@@ -87,14 +87,11 @@ def _dataset(name: str) -> tuple[str, tuple[datasets.Sample, ...], tuple[str, ..
     opened = CHECKS["dataset"]("dataset", name)
     if opened is None:
         return name, (), ()
-    if not name.startswith(datasets.FOLDER):  # `fetch` has verified it, which takes ten times as long
-        datasets.check_files(opened.samples)
-        return name, opened.samples, ()
     report = datasets.verify(name)
     if report.problems:
-        more = f" (and {len(report.problems) - 1} more, which `lesionkit verify` lists)" if report.problems[1:] else ""
-        raise ParameterError(report.problems[0] + more)
-    return f"{datasets.FOLDER}{opened.root}", opened.samples, report.notes
+        raise ParameterError(report.problems[0])
+    place = f"{datasets.FOLDER}{opened.root}" if name.startswith(datasets.FOLDER) else name
+    return place, opened.samples, report.notes
 
 
 def select(only: str | None, update_notebooks: bool = False) -> tuple[str, ...]:
@@ -103,13 +100,10 @@ def select(only: str | None, update_notebooks: bool = False) -> tuple[str, ...]:
     if only is None:
         return every if update_notebooks else NOTEBOOKS
     known = {key: name for name in every for key in (name, name.split("_")[0])}
-    wanted = set()
-    for item in (item.strip().removesuffix(".ipynb") for item in only.split(",")):
-        name = known.get(item) or known.get(item.zfill(2))
-        if name is None:
-            raise ParameterError(f"--only has {item!r}, but must name some of {', '.join(every)}")
-        wanted.add(name)
-    return tuple(name for name in every if name in wanted)
+    wanted = [item.strip().zfill(2) for item in only.split(",")]
+    if unknown := [item for item in wanted if item not in known]:
+        raise ParameterError(f"--only has {unknown[0]!r}, but must name some of {', '.join(every)}")
+    return tuple(name for name in every if name in map(known.get, wanted))
 
 
 def _inputs(values: dict[str, Any], samples: Iterable[datasets.Sample], source: Path) -> dict[str, Any]:
@@ -137,8 +131,7 @@ def _check(plan: Plan) -> None:
         if not path.is_file():
             raise ParameterError(f"the notebook {path} does not exist: restore it, or choose others with --only")
         declared = papermill.inspect_notebook(literal(path))
-        missing = [name for name in CHECKS if name not in declared]
-        if missing:
+        if missing := [name for name in CHECKS if name not in declared]:
             raise ParameterError(f"{path} has no parameter {', '.join(missing)} in the cell tagged `parameters`")
     for name in (name for name in NOTEBOOKS if name not in plan.names):
         if record := read_record(plan.record(name)):
