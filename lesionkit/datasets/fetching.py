@@ -64,7 +64,8 @@ def _bring(name: str, url: str, target: Path) -> None:
     try:
         _unpack(name, url, work)
         _require_sound(name, work, f"the archive {url}")
-        shutil.rmtree(target, ignore_errors=True)  # empty: Windows would not replace it
+        if target.is_dir():
+            target.rmdir()  # empty: Windows would not replace it
         os.replace(work / name, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -98,9 +98,8 @@ def at_home(find: Callable[[], Path]) -> Path:
     try:
         return find()
     except (RuntimeError, KeyError, OSError):  # pathlib and platformdirs raise what they meet
-        raise MissingData(
-            "this user has no home folder: set HOME to one, or, for data sets alone, LESIONKIT_DATA to a full path"
-        ) from None
+        advice = "set HOME to one, or, for data sets alone, LESIONKIT_DATA to a full path"
+        raise MissingData(f"this user has no home folder: {advice}") from None
 
 
 def not_utf8(path: str | Path) -> str:
@@ -123,8 +122,7 @@ def status(root: Path | None = None) -> list[dict]:
     rows = []
     for name, entry in REGISTRY.items():
         where = folder_of(name, root)
-        kind, parts = ("depth, no masks", [""]) if entry.depth else ("masks", ["images", "masks"])
-        present = all((where / part).is_dir() for part in parts)
-        row = {"name": name, "kind": kind, "title": entry.title, "images": entry.images}
-        rows.append(row | {"present": present, "where": str(where), "terms": entry.terms})
+        row = {"name": name, "kind": "depth, no masks" if entry.depth else "masks", "title": entry.title}
+        row |= {"images": entry.images, "present": where.is_dir(), "where": str(where), "terms": entry.terms}
+        rows.append(row)
     return rows

@@ -45,10 +45,9 @@ class Dataset:
         here = {sample.name: sample for sample in self.samples}
         stems = split_stems(self.name, split, here)[part]
         if absent := [stem for stem in stems if stem not in here]:
-            raise InvalidData(
-                f"{self.root} lacks {len(absent)} of the {len(stems)} {part} images ({listing(absent)}): "
-                f"run `lesionkit verify {self.name}`, or use folder:{self.root} for a data set of your own"
-            )
+            lack = f"{self.root} lacks {len(absent)} of the {len(stems)} {part} images ({listing(absent)})"
+            advice = f"run `lesionkit verify {self.name}`, or use folder:{self.root} for a data set of your own"
+            raise InvalidData(f"{lack}: {advice}")
         return tuple(here[stem] for stem in stems)
 
 

@@ -128,8 +128,7 @@ def _unfit(name: str, copies: Kinds, lesions: set[str], parts: Mapping[str, Sequ
     if twice := [" and ".join(names) for names in copies.values() if len(names) > 1]:
         yield f"{len(twice)} image(s) are there more than once ({listing(twice)}): keep one of each"
     for part in (part for part, stems in parts.items() if not lesions & set(stems)):
-        why = "parts are dealt by the names"
-        yield f"no image of the {part} part of {name} shows a lesion: add images with lesions; {why}"
+        yield f"no image of the {part} part of {name}, dealt by the names, shows a lesion: add images with lesions"
 
 
 def _faults(entry: Entry | None, image: np.ndarray, values: np.ndarray) -> Iterator[str]:

@@ -26,8 +26,8 @@ from nbclient.exceptions import CellControlSignal
 
 from lesionkit import files
 from lesionkit.runs import clean
-from lesionkit.runs.parameters import EXTRA_NOTEBOOKS, NOTEBOOKS, ParameterError
-from lesionkit.runs.planning import Plan, literal
+from lesionkit.runs.parameters import NOTEBOOKS, ParameterError
+from lesionkit.runs.planning import Plan
 from lesionkit.runs.records import CHECKPOINT, read_record
 
 
@@ -87,12 +87,14 @@ def _claimed(folder: Path) -> AbstractContextManager:
 
 def _run_one(plan: Plan, name: str) -> None:
     plan.copy(name).parent.mkdir(exist_ok=True)
+    # papermill formats what it is given
+    source, copy = (str(path).replace("{", "{{").replace("}", "}}") for path in (plan.notebook(name), plan.copy(name)))
     mark = fingerprint(plan, name)
     with checkpoint(plan, name, mark):
         try:
             papermill.execute_notebook(
-                literal(plan.notebook(name)),
-                literal(plan.copy(name)),
+                source,
+                copy,
                 parameters=plan.parameters,
                 kernel_name="python3",  # only a name: which Python that is, OwnKernel says
                 kernel_manager_class=OwnKernel,
@@ -108,8 +110,7 @@ def _run_one(plan: Plan, name: str) -> None:
         except (RuntimeError, PermissionError, CellControlSignal) as error:  # a kernel that died, or never started
             why = f"its kernel died or never came ({error}): is there enough memory"
             raise NotebookFailed(f"{name} stopped, {why}, and is HOME set to a folder of your own?") from None
-        if not stamp(plan, name, mark) and name not in EXTRA_NOTEBOOKS:
-            raise NotebookFailed(f"{name} ended without a record in {plan.dir}: its last cell must call run.finish")
+        stamp(plan, name, mark)
 
 
 def fingerprint(plan: Plan, name: str) -> str:
@@ -120,13 +121,11 @@ def fingerprint(plan: Plan, name: str) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def stamp(plan: Plan, name: str, mark: str) -> bool:
-    """Note in the record what made it; one without the mark is of a notebook that did not end. False: no record."""
-    record = read_record(plan.record(name))
-    if record:
+def stamp(plan: Plan, name: str, mark: str) -> None:
+    """Note in the record what made it; one without the mark is of a notebook that did not end."""
+    if record := read_record(plan.record(name)):
         record["environment"]["fingerprint"] = mark
         files.write_json(plan.record(name), record)
-    return record is not None
 
 
 def finished(plan: Plan) -> tuple[str, ...]:

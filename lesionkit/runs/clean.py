@@ -5,7 +5,6 @@ from nbformat import NotebookNode, from_dict, validate
 INJECTED = "injected-parameters"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-TRACES = ("papermill", "execution", "ExecuteTime")  # metadata of cells that differs between equal runs
 
 
 def cleaned(notebook: NotebookNode) -> NotebookNode:
@@ -18,10 +17,8 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
     notebook.metadata = from_dict({"kernelspec": KERNELSPEC, "language_info": language})
     notebook.cells = [cell for cell in notebook.cells if INJECTED not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
-        for name in TRACES:
-            cell.metadata.pop(name, None)
-        if cell.metadata.get("tags") == []:
-            del cell.metadata["tags"]  # papermill adds an empty list to every cell
+        tags = cell.metadata.get("tags")  # papermill adds an empty list to every cell, and the time
+        cell.metadata = from_dict({"tags": tags} if tags else {})
         for output in cell.get("outputs", []):
             # Without a kernel a widget's view is an error message with a random number; the still figure follows it.
             output.get("data", {}).pop(WIDGET_VIEW, None)

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import papermill
-
 from lesionkit import datasets, devices, files
 from lesionkit.datasets.registry import at_home
 from lesionkit.runs.parameters import ARTEFACTS, CHECKS, EXTRA_NOTEBOOKS, NOTEBOOKS, ParameterError, refusals
@@ -72,8 +70,6 @@ def plan_run(
     for name, default in DEFAULTS.items():
         if update_notebooks and values[name] != default:
             raise ParameterError(f"--update-notebooks needs the default {name} {default!r}: leave out --{name}")
-    if update_notebooks and resume:
-        raise ParameterError("--update-notebooks runs every notebook anew: leave out --resume")
     source = Path(source or notebooks_dir()).resolve()
     inputs = _inputs(values, samples, source)
     plan = Plan(select(only, update_notebooks), values, source, inputs, resume, update_notebooks, notes)
@@ -119,20 +115,8 @@ def _inputs(values: dict[str, Any], samples: Iterable[datasets.Sample], source: 
     }
 
 
-def literal(path: Path) -> str:
-    """A path for papermill, which formats what it is given."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
 def _check(plan: Plan) -> None:
-    """The notebooks exist and take the five parameters (papermill would only warn, and go on). What others left in the
-    folder, which these take, is of the same run: --only does not mix two."""
-    for path in map(plan.notebook, plan.names):
-        if not path.is_file():
-            raise ParameterError(f"the notebook {path} does not exist: restore it, or choose others with --only")
-        declared = papermill.inspect_notebook(literal(path))
-        if missing := [name for name in CHECKS if name not in declared]:
-            raise ParameterError(f"{path} has no parameter {', '.join(missing)} in the cell tagged `parameters`")
+    """What other notebooks left in the folder, which those of the plan take, is of the same run."""
     for name in (name for name in NOTEBOOKS if name not in plan.names):
         if record := read_record(plan.record(name)):
             theirs = {**record["parameters"], "dataset": record["environment"].get("dataset")}

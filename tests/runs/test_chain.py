@@ -257,12 +257,9 @@ def test_a_failing_notebook_stops_the_chain(tmp_path, source):
     assert list((out / "records").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("body", "words"), [("import os\nos._exit(1)", "its kernel died"), ("print('no record')", "must call run.finish")]
-)
-def test_a_dead_kernel_and_a_missing_record_are_failures(tmp_path, source, body, words):
-    make_notebook(source, "02_depth", body, begin=False)
-    with pytest.raises(NotebookFailed, match=words):
+def test_a_dead_kernel_is_a_failure(tmp_path, source):
+    make_notebook(source, "02_depth", "import os\nos._exit(1)", begin=False)
+    with pytest.raises(NotebookFailed, match="its kernel died"):
         execute(planned(tmp_path, source, only="02"), Echo())
 
 
@@ -334,7 +331,6 @@ def test_notes_come_before_the_notebooks(tmp_path, source):
         ({"only": ""}, "01_data, 02_depth"),
         ({"update_notebooks": True}, "leave out --profile"),
         ({"update_notebooks": True, "profile": "quick", "seed": 1}, "leave out --seed"),
-        ({"update_notebooks": True, "profile": "quick", "resume": True}, "leave out --resume"),
     ],
 )
 def test_wrong_options_are_found_before_anything_is_made(tmp_path, source, change, words):
@@ -395,15 +391,6 @@ def test_a_folder_that_cannot_be_written_to_is_a_wrong_option(tmp_path, source, 
     monkeypatch.setattr(Path, "mkdir", refused)  # root may write anywhere
     with pytest.raises(runs.ParameterError, match=r"cannot be written to \(Permission denied\): give another --out"):
         execute(planned(tmp_path, source), Echo())
-
-
-def test_a_notebook_must_exist_and_declare_the_parameters(tmp_path, source):
-    make_notebook(source, "02_depth", parameters="seed: int = 0")
-    with pytest.raises(runs.ParameterError, match="profile, dataset, device, run_dir"):
-        planned(tmp_path, source)
-    (source / "02_depth.ipynb").unlink()
-    with pytest.raises(runs.ParameterError, match="does not exist"):
-        planned(tmp_path, source)
 
 
 def test_only_does_not_mix_two_runs(tmp_path, source):
