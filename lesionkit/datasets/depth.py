@@ -46,8 +46,7 @@ def find_depth(name: str, folder: Path) -> tuple[list[DepthSample], list[str]]:
     patterns, sides = REGISTRY[name].depth, {"image": [], "depth": []}
     for path in files_below(folder):
         for side, files in sides.items():
-            found = re.fullmatch(rf"((?:.+?/)??){getattr(patterns, side)}", path.relative_to(folder).as_posix())
-            if found:
+            if found := re.fullmatch(rf"((?:.+?/)??){getattr(patterns, side)}", path.relative_to(folder).as_posix()):
                 frame = f"{int(found[2]):04d}" if found[2].isdecimal() else found[2]  # 7 and 0007 are one frame
                 files.append((found[1] + frame, path))
     left, right = ("frame(s)", "depth", sides["image"]), ("depth file(s)", "a frame", sides["depth"])
@@ -72,10 +71,9 @@ def read_depth_sample(sample: DepthSample) -> tuple[np.ndarray, np.ndarray, np.n
     if values.ndim == 3 and (values[..., :3] == values[..., :1]).all():
         values = values[..., 0]
     if fault := _fault(values, files):
-        raise InvalidData(
-            f"{sample.depth} holds {fault}, but depth of {sample.dataset} is one {files.bits}-bit integer channel "
-            f"where {files.full_value} means {files.full_depth:g} {files.unit}: use the authors' original file"
-        )
+        meant = f"one {files.bits}-bit integer channel where {files.full_value} means {files.full_depth:g} {files.unit}"
+        advice = f"depth of {sample.dataset} is {meant}: use the authors' original file"
+        raise InvalidData(f"{sample.depth} holds {fault}, but {advice}")
     valid = ~np.isin(values, files.unknown)
     depth = np.where(valid, values * np.float64(files.full_depth / files.full_value), 0).astype(np.float32)
     check_size(sample.depth, depth.shape[::-1], image.shape[1::-1], "depth", "frame")

@@ -100,10 +100,8 @@ def _obtain(name: str, url: str, work: Path) -> Path:
     try:
         return Path(source.fetch("archive"))
     except OSError as error:  # all errors of requests are OSErrors
-        raise MissingData(
-            f"{name} could not be downloaded from {url} in {ATTEMPTS} attempts ({' '.join(str(error).split())[:160]}): "
-            "check the network and try again, or give the address (url) of a copy you have"
-        ) from None
+        reason = f"could not be downloaded from {url} in {ATTEMPTS} attempts ({' '.join(str(error).split())[:160]})"
+        raise MissingData(f"{name} {reason}: check the network, or give the address (url) of a copy you have") from None
 
 
 def _unpack(name: str, url: str, work: Path) -> None:

@@ -125,8 +125,11 @@ def _missing(name: str, stems: set[str], known: set[str]) -> Iterator[str]:
 
 def _unfit(name: str, copies: Kinds, lesions: set[str], parts: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """What of a folder of one's own stands against a training, though every pair is sound."""
-    if twice := [" and ".join(names) for names in copies.values() if len(names) > 1]:
-        yield f"{len(twice)} image(s) are there more than once ({listing(twice)}): keep one of each"
+    part_of = {stem: part for part, stems in parts.items() for stem in stems}
+    twice = [names for names in copies.values() if len(names) > 1]
+    if any(len(set(map(part_of.get, names))) > 1 for names in twice):  # all are named: without one, parts are others
+        shown = listing([" and ".join(names) for names in twice])
+        yield f"{len(twice)} image(s) are there more than once, some in two parts ({shown}): keep one of each"
     for part in (part for part, stems in parts.items() if not lesions & set(stems)):
         yield f"no image of the {part} part of {name}, dealt by the names, shows a lesion: add images with lesions"
 

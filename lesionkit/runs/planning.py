@@ -105,9 +105,8 @@ def select(only: str | None, update_notebooks: bool = False) -> tuple[str, ...]:
 def _inputs(values: dict[str, Any], samples: Iterable[datasets.Sample], source: Path) -> dict[str, Any]:
     """What decides the results of every notebook. Thousands of images are listed (bytes, time of change), not read."""
     paths = [path for sample in samples for path in (sample.image, sample.mask)]
-    decisive = {name: value for name, value in values.items() if name != "run_dir"}
     return {
-        "parameters": {**decisive, "device": str(devices.resolve(values["device"]))},
+        "parameters": {**values, "device": str(devices.resolve(values["device"])), "run_dir": None},  # decides nothing
         "versions": versions(),
         "package": files.digest(PACKAGE),
         "data": [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths],
