@@ -29,8 +29,8 @@ PROGRESS = 1000  # samples between two lines that say how far it is
 # and all other pairs above 15; in CVC-ClinicDB this finds frames of a video that follow each other.
 NEAR_LEVELS, SIDE = 8.0, 16
 NAMED = 3  # pairs that a sentence names
-WRONG_SIZE = "are not of the size of this data set: fetch the original files"
 BLOCK = 256  # images compared with all others at once: 30 MB for 20,000
+WRONG_SIZE = "are not of the size of this data set: fetch the original files"
 
 Findings = tuple[int, list[str], list[str]]  # number of samples, problems, notes
 Kinds = defaultdict[str, list[str]]  # what holds for some samples -> their names
