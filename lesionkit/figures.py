@@ -170,11 +170,8 @@ def points(x: Numbers, groups: Mapping[str, Numbers], x_label: str, y_label: str
 def bars(values: Mapping[str, Numbers], ticks: Sequence[str], x_label: str, y_label: str) -> Figure:
     """Grouped bars: one group per tick, one bar in it per name."""
     fig, axis = plt.subplots(figsize=(6.4, 2.7), layout="constrained")
-    width = 0.8 / len(values)
-    for i, ((name, heights), colour) in enumerate(zip(values.items(), itertools.cycle(SERIES), strict=False)):
-        places = np.arange(len(ticks)) + (i - (len(values) - 1) / 2) * width
-        axis.bar(places, heights, width * 0.92, color=colour, label=name)
-    axis.set_xticks(range(len(ticks)), ticks, fontsize=8)
+    heights = pd.DataFrame({name: np.asarray(of) for name, of in values.items()}, index=list(ticks))
+    heights.plot.bar(ax=axis, rot=0, width=0.8, color=SERIES, edgecolor="white", legend=False)
     _finish(axis, x_label, y_label, legend=len(values) > 1)
     return fig
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lesionkit.datasets.reading import InvalidData, UnknownDataset, check_size, decode, read_image
 from lesionkit.datasets.registry import DEPTH_NAMES, REGISTRY, DepthFiles, check_folder, folder_of
-from lesionkit.datasets.samples import pair
+from lesionkit.datasets.samples import files_below, pair
 
 
 @dataclass(frozen=True)
@@ -43,68 +43,49 @@ def open_depth(name: str, root: Path | None = None) -> tuple[DepthSample, ...]:
 def find_depth(name: str, folder: Path) -> tuple[list[DepthSample], list[str]]:
     """The frames that have depth, and one sentence per problem; MissingData without the folder."""
     check_folder(name, folder)
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-
-    def named(pattern: str) -> list[tuple[str, Path]]:
-        frames = ((frame_name(pattern, path.relative_to(folder).as_posix()), path) for path in paths)
-        return [(frame, path) for frame, path in frames if frame is not None]
-
-    images, depths = named(REGISTRY[name].depth.image), named(REGISTRY[name].depth.depth)
-    left, right = ("frame(s)", "depth", images), ("depth file(s)", "a frame", depths)
-    pairs, problems = pair(folder, left, right, "fetch them again")
-    if not images:
+    patterns, sides = REGISTRY[name].depth, {"image": [], "depth": []}
+    for path in files_below(folder):
+        for side, files in sides.items():
+            if found := re.fullmatch(rf"((?:.+?/)??){getattr(patterns, side)}", path.relative_to(folder).as_posix()):
+                frame = f"{int(found[2]):04d}" if found[2].isdecimal() else found[2]  # 7 and 0007 are one frame
+                files.append((found[1] + frame, path))
+    left, right = ("frame(s)", "depth", sides["image"]), ("depth file(s)", "a frame", sides["depth"])
+    pairs, problems = pair(folder, left, right, "get them again")
+    if not sides["image"]:
         problems.append(f"{folder} holds no frame of {name}: unpack the archives there, names and folders unchanged")
     return [DepthSample(name, *found) for found in pairs], problems
-
-
-def frame_name(pattern: str, path: str) -> str | None:
-    """SEQUENCE/FRAME of a relative path (with /) that ends as an entry's pattern says; None if it does not."""
-    found = re.fullmatch(rf"((?:.+?/)??){pattern}", path)
-    if found is None:
-        return None
-    frame = f"{int(found[2]):04d}" if found[2].isdecimal() else found[2]  # 7 and 0007 are one frame
-    return found[1] + frame
 
 
 def read_depth_sample(sample: DepthSample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read one frame: image, depth and valid.
 
-    image: uint8 H×W×3 RGB; 16-bit frames keep their upper 8 bits, alpha is dropped.
+    image: uint8 H×W×3 RGB, as `read_image` gives it.
     depth: float32 H×W, in mm, or in [0, 1] where the set's unit is "relative"; 0 where it is not known.
     valid: bool H×W, where depth is known. Whether a pixel is bright enough to be judged is not asked here.
 
     Raises MissingData: no such file; InvalidData: damaged, in another encoding, or sizes that differ.
     """
     image = read_image(sample.image)
-    depth, valid = read_depth(sample)
-    check_size(sample.depth, depth.shape[::-1], image.shape[1::-1], "depth", "frame")
-    return image, depth, valid
-
-
-def read_depth(sample: DepthSample) -> tuple[np.ndarray, np.ndarray]:
-    """The depth of a frame and where it is known, as `read_depth_sample` describes, without reading the image."""
     files = REGISTRY[sample.dataset].depth
     values = decode(sample.depth, cv2.IMREAD_UNCHANGED)
     if values.ndim == 3 and (values[..., :3] == values[..., :1]).all():
         values = values[..., 0]
     if fault := _fault(values, files):
-        raise InvalidData(
-            f"{sample.depth} holds {fault}, but depth of {sample.dataset} is one {files.bits}-bit integer channel "
-            f"where {files.full_value} means {files.full_depth:g} {files.unit}: use the authors' original file"
-        )
+        meant = f"one {files.bits}-bit integer channel where {files.full_value} means {files.full_depth:g} {files.unit}"
+        advice = f"depth of {sample.dataset} is {meant}: use the authors' original file"
+        raise InvalidData(f"{sample.depth} holds {fault}, but {advice}")
     valid = ~np.isin(values, files.unknown)
-    scale = files.full_depth / files.full_value
-    return np.where(valid, values * np.float64(scale), 0).astype(np.float32), valid
+    depth = np.where(valid, values * np.float64(files.full_depth / files.full_value), 0).astype(np.float32)
+    check_size(sample.depth, depth.shape[::-1], image.shape[1::-1], "depth", "frame")
+    return image, depth, valid
 
 
 def _fault(values: np.ndarray, files: DepthFiles) -> str:
     """What the decoded file holds instead of depth as the authors store it; "" if nothing speaks against it."""
-    if values.dtype.kind != "u":
-        return f"{values.dtype} numbers"
     if values.ndim == 3:
         return "channels that differ (a picture of depth in colours?)"
-    if values.dtype.itemsize * 8 != files.bits:
-        return f"{values.dtype.itemsize * 8}-bit values"
+    if values.dtype != f"uint{files.bits}":
+        return f"{values.dtype} values"
     if values.min() == values.max():
         return f"the value {values.min()} everywhere"
     if files.bits == 16 and values.max() <= 255:

@@ -9,10 +9,9 @@ from contextlib import suppress
 
 import numpy as np
 from PIL import Image, ImageOps
+from scipy.ndimage import maximum_filter, minimum_filter
 
-# Official masks hold up to 0.02 % of pixels between these values (anti-aliased or JPEG edges).
-UNDECIDED_VALUES = (64, 191)
-UNDECIDED_SHARE = 0.01
+UNDECIDED_SHARE = 0.01  # of pixels in the middle of the range; official masks hold up to 0.02 % (soft or JPEG edges)
 WHITE = 240  # the brightest value of a black and white picture reaches this, numbers seldom do
 OPENCV_MODES = ("1", "L", "RGB", "CMYK", "YCbCr")  # Pillow's names of what OpenCV reads as well, and with 16 bits
 
@@ -28,21 +27,12 @@ def layers(data: bytes) -> Layers | None:
             picture = ImageOps.exif_transpose(opened)
             alpha = np.array(picture.convert("RGBA"))[..., 3] if picture.has_transparency_data else None
             if picture.mode == "P":
-                return _indexed(picture), alpha
+                rgb = np.array(picture.convert("RGB"))
+                is_grey = (rgb == rgb[..., :1]).all() and rgb.min() <= 127 < rgb.max()
+                return rgb[..., 0] if is_grey else (np.array(picture) > 0).astype(np.uint8) * 255, alpha
             values = np.array(picture if alpha is None else picture.convert("RGB"))
             return (values.max(axis=2) if values.ndim == 3 else values), alpha
     return None
-
-
-def _indexed(picture: Image.Image) -> np.ndarray:
-    """A palette picture's values, as `layers` says."""
-    index, colours = np.array(picture), np.zeros((256, 3), np.uint8)
-    table = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    colours[: len(table)] = table
-    used = colours[np.unique(index)]
-    if (used == used[:, :1]).all() and used.min() <= 127 < used.max():
-        return colours[index, 0]
-    return (index > 0).astype(np.uint8) * 255
 
 
 def shown(values: np.ndarray, alpha: np.ndarray | None, exact: bool) -> np.ndarray | None:
@@ -74,8 +64,10 @@ def greys(values: np.ndarray, exact: bool) -> np.ndarray | None:
     low = (values > 0) & (values <= half)
     if exact and low.any() and _are_numbers(values, low, half, white):
         return (values > 0).astype(np.uint8) * 255
-    if 0 < values.max() <= half and not _is_noise(values):
-        return None
+    if 0 < values.max() <= half:
+        # a black picture that JPEG made uneven, or lifted as a whole
+        is_black = values.max() <= 16 and ((values > 0).mean() <= UNDECIDED_SHARE or values.min() == values.max())
+        return values.astype(np.uint8) if is_black else None
     return (values.astype(np.int64) >> (8 if wide else 0)).clip(0, 255).astype(np.uint8)
 
 
@@ -93,19 +85,10 @@ def _are_numbers(values: np.ndarray, low: np.ndarray, half: int, white: int) -> 
 def _flat_share(values: np.ndarray, where: np.ndarray) -> float:
     """The share of the pixels `where` that are in a square of four equal ones: near 1 in areas of numbers, below 0.15
     in what JPEG leaves around edges."""
-    corner = values[:-1, :-1]
-    equal = (corner == values[1:, :-1]) & (corner == values[:-1, 1:]) & (corner == values[1:, 1:])
-    by_corner = np.pad(equal, 1)  # each pixel is one of four corners
-    flat = by_corner[1:, 1:] | by_corner[1:, :-1] | by_corner[:-1, 1:] | by_corner[:-1, :-1]
-    return float(flat[where].mean())
-
-
-def _is_noise(values: np.ndarray) -> bool:
-    """Whether values so dark are a black picture that JPEG made uneven, or lifted as a whole."""
-    return bool(values.max() <= 16 and ((values > 0).mean() <= UNDECIDED_SHARE or values.min() == values.max()))
+    is_equal = minimum_filter(values, 2) == maximum_filter(values, 2)  # the pixel, and those above and left of it
+    return float(maximum_filter(is_equal, 2, origin=-1)[where].mean())
 
 
 def is_undecided(greys: np.ndarray) -> bool:
     """Whether greys are no black and white, but too many in the middle."""
-    low, high = UNDECIDED_VALUES
-    return float(((greys >= low) & (greys <= high)).mean()) > UNDECIDED_SHARE
+    return float(((greys >= 64) & (greys <= 191)).mean()) > UNDECIDED_SHARE

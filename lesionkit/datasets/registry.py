@@ -1,9 +1,8 @@
 """The public data sets that facts/registry.toml describes: what each is, and where it lies on this machine."""
 
-import difflib
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -58,21 +57,15 @@ DEPTH_NAMES = tuple(name for name, entry in REGISTRY.items() if entry.depth)
 
 def check_name(name: str) -> str:
     """Return `name` if it is "scenes", one of NAMES or "folder:PATH"; else raise UnknownDataset."""
-    allowed = ("scenes", *NAMES)
-    if name in allowed or is_folder(name):
+    if name in ("scenes", *NAMES) or is_folder(name):
         return name
-    raise UnknownDataset(f"{_unknown(name, allowed)} or folder:PATH")
+    choice = f"scenes, {', '.join(NAMES)} or folder:PATH"
+    raise UnknownDataset(f"{name!r} is no data set with lesion masks: choose one of {choice}")
 
 
 def is_folder(name: str) -> bool:
     """Whether a name is "folder:PATH", the user's own data."""
     return name.startswith(FOLDER) and name != FOLDER
-
-
-def _unknown(name: str, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), allowed, n=1, cutoff=0.5)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"unknown data set {name!r}{hint}: choose one of {', '.join(allowed)}"
 
 
 def data_root() -> Path:
@@ -84,21 +77,19 @@ def data_root() -> Path:
 
 def folder_of(name: str, root: Path | None = None) -> Path:
     """The folder that holds, or would hold, the files of a data set: PATH of "folder:PATH", else root/name, where no
-    `root` means `data_root()`. Raises UnknownDataset, also for "scenes", which are rendered and have no files, and for
-    a path that is no UTF-8; MissingData as `data_root`."""
+    `root` means `data_root()`. Raises UnknownDataset, also for "scenes", which are rendered, and for a path that is no
+    UTF-8; MissingData as `data_root`."""
     if is_folder(name):
         return _place(name.removeprefix(FOLDER))
-    if name == "scenes":
-        raise UnknownDataset("scenes are rendered and have no files: name a real data set or folder:PATH")
     if name not in REGISTRY:
-        raise UnknownDataset(_unknown(name, REGISTRY))
+        raise UnknownDataset(f"{name!r} is no data set with files: choose one of {', '.join(REGISTRY)} or folder:PATH")
     return _place(root or data_root()) / name
 
 
 def _place(path: str | Path) -> Path:
     place = at_home(lambda: Path(path).expanduser()).absolute()
-    if not is_utf8(str(place)):  # notebooks and records, which name it, are UTF-8
-        raise UnknownDataset(f"the path {readable(place)} is no UTF-8: rename the folder")
+    if shown := not_utf8(place):  # notebooks and records, which name it, are UTF-8
+        raise UnknownDataset(f"the path {shown} is no UTF-8: rename the folder")
     return place
 
 
@@ -107,19 +98,14 @@ def at_home(find: Callable[[], Path]) -> Path:
     try:
         return find()
     except (RuntimeError, KeyError, OSError):  # pathlib and platformdirs raise what they meet
-        raise MissingData(
-            "this user has no home folder: set HOME to one, or, for data sets alone, LESIONKIT_DATA to a full path"
-        ) from None
+        advice = "set HOME to one, or, for data sets alone, LESIONKIT_DATA to a full path"
+        raise MissingData(f"this user has no home folder: {advice}") from None
 
 
-def is_utf8(path: str) -> bool:
-    """Whether a file's name, as Python decoded it, was UTF-8."""
-    return path.encode(errors="ignore").decode() == path
-
-
-def readable(path: str | Path) -> str:
-    """A path for messages: bytes that are no UTF-8 are written as \\xe4."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+def not_utf8(path: str | Path) -> str:
+    """A path that is no UTF-8 as it stands in messages, with \\xe4 for such bytes; "" for one that is."""
+    shown = os.fsencode(path).decode(errors="backslashreplace")
+    return "" if shown == str(path) else shown
 
 
 def check_folder(name: str, folder: Path) -> None:
@@ -136,8 +122,7 @@ def status(root: Path | None = None) -> list[dict]:
     rows = []
     for name, entry in REGISTRY.items():
         where = folder_of(name, root)
-        kind, parts = ("depth, no masks", [""]) if entry.depth else ("masks", ["images", "masks"])
-        present = all((where / part).is_dir() for part in parts)
-        row = {"name": name, "kind": kind, "title": entry.title, "images": entry.images}
-        rows.append(row | {"present": present, "where": str(where), "terms": entry.terms})
+        row = {"name": name, "kind": "depth, no masks" if entry.depth else "masks", "title": entry.title}
+        row |= {"images": entry.images, "present": where.is_dir(), "where": str(where), "terms": entry.terms}
+        rows.append(row)
     return rows

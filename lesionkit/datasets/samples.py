@@ -5,14 +5,14 @@ Shapes: H, W = an image's own height and width in pixels.
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lesionkit.datasets.reading import SUFFIXES, InvalidData, check_size, image_size, listing, read_image, read_mask
-from lesionkit.datasets.registry import check_folder, check_name, folder_of, is_utf8, readable
+from lesionkit.datasets.reading import SUFFIXES, InvalidData, check_size, listing, read_image, read_mask_values
+from lesionkit.datasets.registry import check_folder, check_name, folder_of, not_utf8
 from lesionkit.datasets.splits import PARTS, split_stems
 
 Files = tuple[str, str, Sequence[tuple[str, Path]]]  # what they are called, what one without partner lacks, key -> path
@@ -45,10 +45,9 @@ class Dataset:
         here = {sample.name: sample for sample in self.samples}
         stems = split_stems(self.name, split, here)[part]
         if absent := [stem for stem in stems if stem not in here]:
-            raise InvalidData(
-                f"{self.root} lacks {len(absent)} of the {len(stems)} {part} images ({listing(absent)}): "
-                f"run `lesionkit verify {self.name}`, or use folder:{self.root} for a data set of your own"
-            )
+            lack = f"{self.root} lacks {len(absent)} of the {len(stems)} {part} images ({listing(absent)})"
+            advice = f"run `lesionkit verify {self.name}`, or use folder:{self.root} for a data set of your own"
+            raise InvalidData(f"{lack}: {advice}")
         return tuple(here[stem] for stem in stems)
 
 
@@ -69,46 +68,41 @@ def find_samples(name: str, folder: Path) -> tuple[list[Sample], list[str]]:
     """The samples that pair by their place and stem, and one sentence per problem. Images and masks lie in images/ and
     masks/, perhaps in folders below them, or each patient has a folder that holds both: the name of images/case1/f.png
     and of case1/images/f.png is case1/f. Raises MissingData when there is no images/ or masks/."""
-    check_folder(name, folder)
-    tops, sides, problems = [folder / part for part in ("images", "masks")], [], []
-    is_flat = any(top.is_dir() for top in tops)
-    for top in tops:
-        place = top if is_flat else folder
+    sides: dict[str, list[tuple[str, Path]]] = {"images": [], "masks": []}
+    tops = [folder / part for part in sides]
+    for place in tops if any(top.is_dir() for top in tops) else [folder]:
         check_folder(name, place)
-        found = list(_keyed(folder, place, top.name))
+        for path in files_below(place):
+            *places, _ = path.relative_to(folder).parts
+            part = next((one for one in places if one in sides), None)
+            if part and path.suffix.lower() in SUFFIXES:
+                places.remove(part)
+                # in one Unicode form: macOS writes an ä as two characters and others as one
+                sides[part].append((unicodedata.normalize("NFC", "/".join((*places, path.stem))), path))
+    problems = []
+    for top, found in zip(tops, sides.values(), strict=True):
         if not found:
             check_folder(name, top)
             problems.append(f"{top} holds no image: put files there that end in {', '.join(SUFFIXES)}")
-        if odd := [readable(path.name) for key, path in found if not is_utf8(key)]:
+        if odd := list(filter(None, (not_utf8(path.relative_to(top.parent)) for _, path in found))):
             problems.append(f"{top} has {len(odd)} file(s) whose path is no UTF-8 ({listing(odd)}): rename them")
-        sides.append([(key, path) for key, path in found if is_utf8(key)])
-    images, masks = ("image(s)", "a mask", sides[0]), ("mask(s)", "an image", sides[1])
+    images, masks = ("image(s)", "a mask", sides["images"]), ("mask(s)", "an image", sides["masks"])
     pairs, unpaired = pair(folder, images, masks, "add files of the same stem or remove them")
     return [Sample(*found) for found in pairs], problems + unpaired
 
 
-def _keyed(folder: Path, place: Path, part: str) -> Iterator[tuple[str, Path]]:
-    """The image files below `place` that lie in a folder `part`, each with its path within `folder` but for that folder
-    and the suffix; in one Unicode form, since macOS writes an ä as two characters and others as one."""
-    for path in _below(place):
-        *places, _ = path.relative_to(folder).parts
-        if part in places and path.suffix.lower() in SUFFIXES:
-            places.remove(part)
-            yield unicodedata.normalize("NFC", "/".join((*places, path.stem))), path
-
-
-def _below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """The visible files below a folder, in order; links to folders are followed, but not in a circle. macOS and Windows
-    leave ._x.jpg, .DS_Store and Thumbs.db behind."""
+    leave ._x.jpg, .DS_Store and Thumbs.db behind. Raises InvalidData for a folder that may not be entered."""
     entered: set[str] = set()
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(place)
         if real in entered:
-            names.clear()
-        folders[:] = sorted(name for name in folders if real not in entered and not name.startswith("."))
+            folders.clear()
+            continue
         entered.add(real)
-        paths = (Path(place, name) for name in sorted(names) if not name.startswith("."))
-        yield from (path for path in paths if path.is_file())
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _refuse(error: OSError) -> None:
@@ -118,14 +112,11 @@ def _refuse(error: OSError) -> None:
 def pair(folder: Path, left: Files, right: Files, advice: str) -> tuple[list[tuple[str, Path, Path]], list[str]]:
     """(key, left path, right path) of the keys on both sides, in order, and a sentence per kind of problem: a key twice
     on one side (its first file counts), a key on one side only."""
-    firsts: tuple[dict[str, Path], dict[str, Path]] = ({}, {})
+    firsts: list[dict[str, Path]] = []
     problems = []
-    for (what, _, files), first in zip((left, right), firsts, strict=True):
-        twice = []
-        for key, path in files:
-            if key in first:
-                twice.append(f"{first[key].name} and {path.name}")
-            first.setdefault(key, path)
+    for what, _, files in (left, right):
+        firsts.append({key: path for key, path in reversed(files)})
+        twice = [f"{firsts[-1][key].name} and {path.name}" for key, path in files if path != firsts[-1][key]]
         if twice:
             problems.append(f"{folder} has {len(twice)} {what} twice ({listing(twice)}): keep one file of each")
     both = sorted(firsts[0].keys() & firsts[1].keys())
@@ -140,13 +131,12 @@ def read_sample(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
 
     Raises MissingData, InvalidData as `read_image` and `read_mask` do, and for a mask of another size than its image.
     """
-    image, mask = read_image(sample.image), read_mask(sample.mask)
-    check_size(sample.mask, mask.shape[::-1], image.shape[1::-1])
-    return image, mask
+    image, values = read_values(sample)
+    return image, values > 127
 
 
-def check_files(samples: Iterable[Sample]) -> None:
-    """Whether every file is whole and every mask of its image's size, without decoding it all: a second per thousand
-    images, where that takes ten. Raises as `read_sample` does, for the first that is not."""
-    for sample in samples:
-        check_size(sample.mask, image_size(sample.mask), image_size(sample.image))
+def read_values(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """As `read_sample`, with the mask's values as `read_mask_values` gives them."""
+    image, values = read_image(sample.image), read_mask_values(sample.mask)
+    check_size(sample.mask, values.shape[::-1], image.shape[1::-1])
+    return image, values

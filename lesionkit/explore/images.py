@@ -20,7 +20,6 @@ from lesionkit.scenes.render import SceneConfig, render_scenes
 
 SCENE_PX = 256  # whatever the model's size: a saved point or stroke then means the same place
 LONGEST_PX = 1024  # larger images are reduced: the networks see a quarter of that, and the screen shows no more
-SMALLEST_PX = 32
 MAX_PIXELS = 60_000_000  # a small file can unpack to gigabytes
 REDUCED = "reduced "
 ONE_LESION = replace(SceneConfig.standard(), name="explorer", lesions=(1, 1), lookalikes=(0, 0), tilt_degrees=25.0)
@@ -64,17 +63,11 @@ class SceneImage:
         given |= {"relief": self.relief, "light": self.light}
         given |= {name: (getattr(self, name),) * 2 for name in ("size_mm", "contrast", "view_degrees")}
         scene = render_scenes(1, SCENE_PX, self.seed, "cpu", replace(ONE_LESION, **given))
-        note, what = "", "no lesion"
-        for lesion in scene.lesions[0]:
-            size, wall = f"{lesion.size_mm:.0f} mm", f"{lesion.distance_mm:.0f} mm"
-            what = f"{self.paris} of {size}"
-            if lesion.size_mm < self.size_mm - 0.1:
-                note = f"The wall is only {wall} away: the lesion is kept to {size}, a larger one would touch the lens."
-        if not bare and not scene.lesions[0]:
-            note = "The lesion of this scene is hidden behind a fold: try another scene."
+        # a lesion is kept smaller where a wall is near, and may be hidden behind a fold
+        what = ", ".join(f"{self.paris} of {lesion.size_mm:.0f} mm" for lesion in scene.lesions[0]) or "no lesion seen"
         pixels = np.ascontiguousarray(fusion.to_array(scene.image[0]))
         truth, depth = scene.mask[0, 0].numpy() > 0, scene.depth[0, 0].numpy()
-        return LoadedImage(pixels, f"rendered scene {self.seed}, {what}", truth, depth, note)
+        return LoadedImage(pixels, f"rendered scene {self.seed}, {what}", truth, depth)
 
 
 @dataclass(frozen=True)
@@ -115,8 +108,8 @@ class UploadImage:
 
     def load(self, data: bytes | None = None) -> LoadedImage:
         """The image from the file's bytes as RGB: grey becomes three equal channels, what is transparent becomes black,
-        a large one is reduced; the note says so. Raises StateError when the bytes are missing or another file's, too
-        large or too small; DatasetError for what is cut off or no image."""
+        a large one is reduced, which the note says. Raises StateError when the bytes are missing or another file's, and
+        for more than MAX_PIXELS; DatasetError for what is cut off or no image."""
         name = self.name
         if data is None:
             raise StateError(f"this view is about your own image {name!r}: open that file first")
@@ -129,19 +122,10 @@ class UploadImage:
             pixels = math.inf if isinstance(error, Image.DecompressionBombError) else 0
         if pixels > MAX_PIXELS:
             raise StateError(f"{name} has more than {MAX_PIXELS / 1e6:.0f} million pixels: save it smaller")
-        whole = cv2.cvtColor(reading.decode(name, cv2.IMREAD_COLOR, reading.whole(name, data)), cv2.COLOR_BGR2RGB)
-        rgb = reading.without_transparent(whole, data)
-        height, width = rgb.shape[:2]
-        if min(height, width) < SMALLEST_PX:
-            small = f"{name} is {width}×{height} pixels: too small to show tissue"
-            raise StateError(f"{small}, use at least {SMALLEST_PX} on each side")
+        bgr = reading.decode(name, cv2.IMREAD_COLOR, reading.whole(name, data))
+        rgb = reading.without_transparent(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), data)
         image, note = _reduced(rgb)
-        notes = {
-            "Its transparent parts are shown black, as the frame around tissue is.": rgb is not whole,
-            "The image is grey; the model learned from colour, so trust its answer less.": (rgb[..., :1] == rgb).all(),
-            note: True,
-        }
-        return LoadedImage(image, f"own image, {name}", note=" ".join(one for one, holds in notes.items() if holds))
+        return LoadedImage(image, f"own image, {name}", note=note)
 
 
 IMAGES = {"scene": SceneImage, "sample": SampleImage, "upload": UploadImage}

@@ -161,17 +161,13 @@ def update(state: ExplorerState, reply: str | None, sent: dict[str, Any]) -> tup
 def note(state: ExplorerState) -> str:
     """What should be known about the present choice, in words; empty when there is nothing to say."""
     now, source = state.now, state.detector.config.guidance
-    bent, listens = now.relief != 1 or bool(now.strokes), GUIDANCE[source].needs == "depth"
-    deaf = not listens and (bent or now.guidance in ("flat", "other"))
-    off, flat = (listens and now.guidance == guidance for guidance in ("off", "flat"))
+    asked = now.relief != 1 or now.strokes or now.guidance in ("flat", "other")
+    deaf = GUIDANCE[source].needs != "depth" and asked
     margin = now.point is not None and not in_box(*now.point, state.shown.box)
     notes = {
         state.shown.loaded.note: True,
         "The point lies in the black margin: depth and attention are those of the nearest tissue.": margin,
-        f"This model's attention is fed by {source!r}, not by depth: a changed depth cannot change its answer.": deaf,
-        "Switching the attention off still can.": deaf,
-        "The attention is off: relief and paint have no effect until depth guides it again.": off and bent,
-        "A flat depth has no relief to scale; paint on it to give it some.": flat and now.relief != 1,
+        f"This model's attention is fed by {source!r}, not by depth, which cannot change its answer.": deaf,
     }
     return " ".join(text for text, holds in notes.items() if holds and text)
 
@@ -180,8 +176,8 @@ def number_rows(state: ExplorerState) -> list[dict[str, Any]]:
     """The table of numbers, as texts."""
     rows = []
     for name, values in state.numbers().items():
-        (label, kind, meaning), now, original = NUMBERS[name], values["now"], values["original"]
-        texts = {"now": written(now, kind), "original": written(original, kind), "change": change(now, original, kind)}
+        label, kind, meaning = NUMBERS[name]
+        texts = {which: written(value, kind, "+" if which == "change" else "") for which, value in values.items()}
         rows.append({"name": name, "label": label, "help": meaning, **texts, "changed": texts["change"][0] in "+−"})
     return rows
 
@@ -194,11 +190,3 @@ def written(value: float | None, kind: str, sign: str = "") -> str:
     factor, digits, unit = WRITTEN[kind]
     value = round(factor * value, digits) + 0.0  # no negative zero
     return f"{value:{sign if value else ''}.{digits}f}{unit}".replace("-", "−")
-
-
-def change(now: float | None, original: float | None, kind: str) -> str:
-    """The difference of the two numbers as they are written, so that a reader who subtracts finds the same."""
-    if now is None or original is None:
-        return written(None, kind)
-    factor, digits, _ = WRITTEN[kind]
-    return written((round(factor * now, digits) - round(factor * original, digits)) / factor, kind, "+")

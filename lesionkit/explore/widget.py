@@ -113,7 +113,7 @@ class Explorer(widgets.HBox):
         self.state = ExplorerState(detector, **options)
         if state is not None:
             self.state = ExplorerState.from_json(detector, state, upload, **options)
-        self._acting, self._changed_at, self._sent, self._unsaid = False, 0.0, {}, []
+        self._acting, self._changed_at, self._sent = False, 0.0, {}
         # JupyterLab handles the messages of widgets in a thread of their own, beside the cell that runs: one at a time
         self._turn = RLock()
         self.stack = ImageStack(layout=widgets.Layout(flex="1 1 560px", min_width="0"))
@@ -123,10 +123,7 @@ class Explorer(widgets.HBox):
         super().__init__([self.loading, self.controls["column"], self.stack], layout=layout)
         self.add_class("lesionkit-explorer")
         if dataset != "scenes":
-            try:
-                self._offer(dataset) if state or options.get("image") else self._choose_dataset(dataset)
-            except SENTENCES as error:
-                self._unsaid.append(str(error))  # there is nobody to tell yet
+            self._offer(dataset) if state or options.get("image") else self._choose_dataset(dataset)
         self._follow()
         self._connect()
 
@@ -183,8 +180,6 @@ class Explorer(widgets.HBox):
                 self._follow()
                 self.stack.send(*pictures.update(self.state, reply, self._sent))
                 self._changed_at = monotonic()
-                if self._unsaid:
-                    raise StateError(self._unsaid.pop())
             except Exception as error:  # a callback has nobody to raise to: without this the view would stay silent
                 text = f"that did not work: {type(error).__name__}, {error}. The rest still works."
                 text = str(error) if isinstance(error, SENTENCES) else text

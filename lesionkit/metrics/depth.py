@@ -39,20 +39,15 @@ def median_scale(prediction: MapLike, depth: MapLike, valid: MapLike) -> float:
     return float(np.median(d_true) / np.median(d))
 
 
-def depth_metrics(prediction: MapLike, depth: MapLike, valid: MapLike, align: str = "median") -> dict[str, float]:
-    """The usual figures over the valid pixels of one image, Eigen et al. 2014 (section 4.2).
+def depth_metrics(prediction: MapLike, depth: MapLike, valid: MapLike) -> dict[str, float]:
+    """The usual figures over the valid pixels, d scaled by `median_scale`, Eigen et al. 2014 (section 4.2).
 
     abs_rel  mean |d − d*| / d*            sq_rel  mean (d − d*)² / d*, in the unit of depth
     rmse     in the unit of depth          rmse_log  of natural logarithms
     delta1, delta2, delta3   share of pixels with max(d/d*, d*/d) below 1.25, 1.25², 1.25³
-
-    `align` is "median" (d is scaled by `median_scale` first) or "none"; ValueError for another word.
     """
-    if align not in ("median", "none"):
-        raise ValueError(f"align must be 'median' or 'none', not {align!r}")
     d, d_true, _ = _on_valid(prediction, depth, valid)
-    if align == "median":
-        d = d * (np.median(d_true) / np.median(d))
+    d = d * (np.median(d_true) / np.median(d))
     error, factor = d - d_true, np.maximum(d / d_true, d_true / d)
     figures = {
         "abs_rel": np.mean(np.abs(error) / d_true),

@@ -8,9 +8,10 @@ DIR/checkpoints/ the training of a notebook that did not end, for --resume
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from itertools import takewhile
 from pathlib import Path
 
@@ -25,8 +26,8 @@ from nbclient.exceptions import CellControlSignal
 
 from lesionkit import files
 from lesionkit.runs import clean
-from lesionkit.runs.parameters import EXTRA_NOTEBOOKS, NOTEBOOKS, ParameterError
-from lesionkit.runs.planning import Plan, literal
+from lesionkit.runs.parameters import NOTEBOOKS, ParameterError
+from lesionkit.runs.planning import Plan
 from lesionkit.runs.records import CHECKPOINT, read_record
 
 
@@ -86,12 +87,14 @@ def _claimed(folder: Path) -> AbstractContextManager:
 
 def _run_one(plan: Plan, name: str) -> None:
     plan.copy(name).parent.mkdir(exist_ok=True)
+    # papermill formats what it is given
+    source, copy = (str(path).replace("{", "{{").replace("}", "}}") for path in (plan.notebook(name), plan.copy(name)))
     mark = fingerprint(plan, name)
     with checkpoint(plan, name, mark):
         try:
             papermill.execute_notebook(
-                literal(plan.notebook(name)),
-                literal(plan.copy(name)),
+                source,
+                copy,
                 parameters=plan.parameters,
                 kernel_name="python3",  # only a name: which Python that is, OwnKernel says
                 kernel_manager_class=OwnKernel,
@@ -107,8 +110,7 @@ def _run_one(plan: Plan, name: str) -> None:
         except (RuntimeError, PermissionError, CellControlSignal) as error:  # a kernel that died, or never started
             why = f"its kernel died or never came ({error}): is there enough memory"
             raise NotebookFailed(f"{name} stopped, {why}, and is HOME set to a folder of your own?") from None
-        if not stamp(plan, name, mark) and name not in EXTRA_NOTEBOOKS:
-            raise NotebookFailed(f"{name} ended without a record in {plan.dir}: its last cell must call run.finish")
+        stamp(plan, name, mark)
 
 
 def fingerprint(plan: Plan, name: str) -> str:
@@ -119,13 +121,11 @@ def fingerprint(plan: Plan, name: str) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def stamp(plan: Plan, name: str, mark: str) -> bool:
-    """Note in the record what made it; one without the mark is of a notebook that did not end. False: no record."""
-    record = read_record(plan.record(name))
-    if record:
+def stamp(plan: Plan, name: str, mark: str) -> None:
+    """Note in the record what made it; one without the mark is of a notebook that did not end."""
+    if record := read_record(plan.record(name)):
         record["environment"]["fingerprint"] = mark
         files.write_json(plan.record(name), record)
-    return record is not None
 
 
 def finished(plan: Plan) -> tuple[str, ...]:
@@ -143,31 +143,21 @@ def finished(plan: Plan) -> tuple[str, ...]:
 def checkpoint(plan: Plan, name: str, mark: str) -> Iterator[None]:
     """While a notebook runs, `Run.checkpoint` is a file of this notebook and these inputs; it stays when the notebook
     fails or is killed. One that is there already is for --resume alone."""
-    folder = plan.dir / "checkpoints"
-    path = folder / f"{name}-{mark[:16]}.pt"
+    folder = plan.dir / "checkpoints" / name
     if not plan.resume:
-        path.unlink(missing_ok=True)
-    os.environ[CHECKPOINT] = str(path)  # kernels inherit it
+        shutil.rmtree(folder, ignore_errors=True)
+    os.environ[CHECKPOINT] = str(folder / f"{mark[:16]}.pt")  # kernels inherit it
     try:
         yield
     finally:
         del os.environ[CHECKPOINT]
-    for left in folder.glob(f"{name}-{'[0-9a-f]' * 16}.pt"):  # of other inputs too; whatever else is there stays
-        left.unlink()
-    with suppress(OSError):
-        folder.rmdir()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_back(plan: Plan, echo: Callable[..., None]) -> None:
-    """Replace the notebooks by their executed copies, all or none, and only those whose content changed."""
-    texts = {}
-    for name in plan.names:
-        notebook = clean.cleaned(nbformat.read(plan.copy(name), as_version=4))
-        problems = clean.problems(notebook, [str(plan.dir), str(plan.source.parent)])
-        if problems:
-            raise NotebookFailed(f"{plan.copy(name)} must not be committed: {problems[0]}; no notebook was replaced")
-        texts[plan.notebook(name)] = nbformat.writes(notebook) + "\n"
-    for path, text in texts.items():
+    """Replace the notebooks by their executed copies, but only those whose content changed."""
+    for path, copy in ((plan.notebook(name), plan.copy(name)) for name in plan.names):
+        text = nbformat.writes(clean.cleaned(nbformat.read(copy, as_version=4))) + "\n"
         if path.read_text(encoding="utf-8") != text:
             files.write_bytes(path, text.encode())
             echo(f"{path.stem:<18} written to {path}")

@@ -5,7 +5,6 @@ from nbformat import NotebookNode, from_dict, validate
 INJECTED = "injected-parameters"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-TRACES = ("papermill", "execution", "ExecuteTime")  # metadata of cells that differs between equal runs
 
 
 def cleaned(notebook: NotebookNode) -> NotebookNode:
@@ -18,10 +17,8 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
     notebook.metadata = from_dict({"kernelspec": KERNELSPEC, "language_info": language})
     notebook.cells = [cell for cell in notebook.cells if INJECTED not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
-        for name in TRACES:
-            cell.metadata.pop(name, None)
-        if cell.metadata.get("tags") == []:
-            del cell.metadata["tags"]  # papermill adds an empty list to every cell
+        tags = cell.metadata.get("tags")  # papermill adds an empty list to every cell, and the time
+        cell.metadata = from_dict({"tags": tags} if tags else {})
         for output in cell.get("outputs", []):
             # Without a kernel a widget's view is an error message with a random number; the still figure follows it.
             output.get("data", {}).pop(WIDGET_VIEW, None)
@@ -32,17 +29,3 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
                 node.execution_count = count
     validate(notebook)
     return notebook
-
-
-def problems(notebook: NotebookNode, private: list[str]) -> list[str]:
-    """Why the notebook should not be committed: warnings on stderr, or a `private` path shown."""
-    found = []
-    for number, cell in enumerate(notebook.cells):
-        for output in cell.get("outputs", []):
-            shown = [content for kind, content in output.get("data", {}).items() if kind.startswith("text/")]
-            text = "".join(map(str, [output.get("text", ""), *shown]))
-            if output.output_type == "stream" and output.name == "stderr":
-                found.append(f"cell {number} printed to stderr: {text.strip()[:80]!r}")
-            elif any(path in text for path in private):
-                found.append(f"cell {number} shows a path of this machine: {text.strip()[:80]!r}")
-    return found

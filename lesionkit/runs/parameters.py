@@ -1,17 +1,15 @@
 """What may be asked of a run: profiles, which say how much is computed, and the other parameters, all validated."""
 
 import ast
-import difflib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from lesionkit import datasets, devices
-from lesionkit.datasets.registry import is_utf8, readable
+from lesionkit.datasets.registry import not_utf8
 from lesionkit.segmentation import GUIDANCE
 
 NOTEBOOKS = ("01_data", "02_depth", "03_segmentation", "04_loss_ablation", "05_evaluation")
@@ -91,36 +89,27 @@ def check_seed(name: str, value: Any) -> None:
         raise ParameterError(f"{name} is {value!r}, but must be a whole number from 0 to {MAX_SEED}")
 
 
-def check_dataset(name: str, value: Any) -> datasets.Dataset | None:
-    """Return the data set called `value`, with every file of its split; None for `scenes`, which are rendered."""
-    if not isinstance(value, str):
-        raise ParameterError(f"{name} is {value!r}, but must be a name: scenes, one of the registry, or folder:PATH")
-    if value in datasets.DEPTH_NAMES:
-        choice = f"choose one of scenes, {', '.join(datasets.NAMES)} or folder:PATH"
-        raise ParameterError(
-            f"{name} is {value!r}, which holds depth but no lesion masks to train and test on: {choice}"
-        )
-    if datasets.check_name(value) == "scenes":
+def check_dataset(name: str) -> datasets.Dataset | None:
+    """Return the data set called `name`, with every file of its split; None for `scenes`, which are rendered."""
+    if datasets.check_name(name) == "scenes":
         return None
-    opened = datasets.open_dataset(value)
+    opened = datasets.open_dataset(name)
     for part in datasets.PARTS:  # files are there, but perhaps not those of the split
         opened.part(part)
     return opened
 
 
 def check_run_dir(name: str, value: Any) -> None:
-    """A folder that exists or can be made; "" stands for the default."""
+    """A path; "" stands for the default."""
     if not isinstance(value, str):
         raise ParameterError(f'{name} is {value!r}, but must be a path as text, or "" for the default')
-    if not is_utf8(value):
-        raise ParameterError(f"{name} {readable(value)} is no UTF-8: give another folder")
-    if value and any(place.exists() and not place.is_dir() for place in (Path(value), *Path(value).parents)):
-        raise ParameterError(f"{name} is {value!r}, but a file stands there: give the path of a folder")
+    if shown := not_utf8(value):
+        raise ParameterError(f"{name} {shown} is no UTF-8: give another folder")
 
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {  # of what every notebook has: name (for messages) and value
     "profile": partial(check_choice, tuple(PROFILES)),
-    "dataset": check_dataset,
+    "dataset": lambda _, value: check_dataset(str(value)),
     "seed": check_seed,
     "device": lambda _, value: devices.resolve(value),
     "run_dir": check_run_dir,
@@ -133,20 +122,14 @@ EXTRAS = {"03_segmentation": {"guidance": partial(check_choice, GUIDANCES)}}
 @refusals()
 def check_parameters(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
     """The validated parameters of `notebook`, read from its `globals()`. Raises ParameterError."""
-    if notebook not in NOTEBOOKS + EXTRA_NOTEBOOKS:
-        raise ParameterError(f"notebook {notebook!r} is not one of {', '.join(NOTEBOOKS + EXTRA_NOTEBOOKS)}")
     checks = CHECKS | EXTRAS.get(notebook, {})
     # What papermill assigned in a cell of its own: of unknown names it only logs a warning, and goes on.
     cells = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")]
     nodes = [node for cell in cells for node in ast.walk(ast.parse(cell))]
     given = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-    for name in given:
-        if name not in checks:
-            near = difflib.get_close_matches(name, checks, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise ParameterError(f"{notebook} has no parameter {name!r}{hint}; it has {', '.join(checks)}")
-    missing = [name for name in checks if name not in namespace]
-    if missing:
+    if unknown := [name for name in given if name not in checks]:
+        raise ParameterError(f"{notebook} has no parameter {unknown[0]!r}; it has {', '.join(checks)}")
+    if missing := [name for name in checks if name not in namespace]:
         raise ParameterError(f"{notebook} does not define {', '.join(missing)} in its parameters cell")
     values = {name: namespace[name] for name in checks}
     for name, value in values.items():

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import papermill
-
 from lesionkit import datasets, devices, files
 from lesionkit.datasets.registry import at_home
 from lesionkit.runs.parameters import ARTEFACTS, CHECKS, EXTRA_NOTEBOOKS, NOTEBOOKS, ParameterError, refusals
@@ -72,8 +70,6 @@ def plan_run(
     for name, default in DEFAULTS.items():
         if update_notebooks and values[name] != default:
             raise ParameterError(f"--update-notebooks needs the default {name} {default!r}: leave out --{name}")
-    if update_notebooks and resume:
-        raise ParameterError("--update-notebooks runs every notebook anew: leave out --resume")
     source = Path(source or notebooks_dir()).resolve()
     inputs = _inputs(values, samples, source)
     plan = Plan(select(only, update_notebooks), values, source, inputs, resume, update_notebooks, notes)
@@ -87,14 +83,11 @@ def _dataset(name: str) -> tuple[str, tuple[datasets.Sample, ...], tuple[str, ..
     opened = CHECKS["dataset"]("dataset", name)
     if opened is None:
         return name, (), ()
-    if not name.startswith(datasets.FOLDER):  # `fetch` has verified it, which takes ten times as long
-        datasets.check_files(opened.samples)
-        return name, opened.samples, ()
     report = datasets.verify(name)
     if report.problems:
-        more = f" (and {len(report.problems) - 1} more, which `lesionkit verify` lists)" if report.problems[1:] else ""
-        raise ParameterError(report.problems[0] + more)
-    return f"{datasets.FOLDER}{opened.root}", opened.samples, report.notes
+        raise ParameterError(report.problems[0])
+    place = f"{datasets.FOLDER}{opened.root}" if name.startswith(datasets.FOLDER) else name
+    return place, opened.samples, report.notes
 
 
 def select(only: str | None, update_notebooks: bool = False) -> tuple[str, ...]:
@@ -103,21 +96,17 @@ def select(only: str | None, update_notebooks: bool = False) -> tuple[str, ...]:
     if only is None:
         return every if update_notebooks else NOTEBOOKS
     known = {key: name for name in every for key in (name, name.split("_")[0])}
-    wanted = set()
-    for item in (item.strip().removesuffix(".ipynb") for item in only.split(",")):
-        name = known.get(item) or known.get(item.zfill(2))
-        if name is None:
-            raise ParameterError(f"--only has {item!r}, but must name some of {', '.join(every)}")
-        wanted.add(name)
-    return tuple(name for name in every if name in wanted)
+    wanted = [item.strip().zfill(2) for item in only.split(",")]
+    if unknown := [item for item in wanted if item not in known]:
+        raise ParameterError(f"--only has {unknown[0]!r}, but must name some of {', '.join(every)}")
+    return tuple(name for name in every if name in map(known.get, wanted))
 
 
 def _inputs(values: dict[str, Any], samples: Iterable[datasets.Sample], source: Path) -> dict[str, Any]:
     """What decides the results of every notebook. Thousands of images are listed (bytes, time of change), not read."""
     paths = [path for sample in samples for path in (sample.image, sample.mask)]
-    decisive = {name: value for name, value in values.items() if name != "run_dir"}
     return {
-        "parameters": {**decisive, "device": str(devices.resolve(values["device"]))},
+        "parameters": {**values, "device": str(devices.resolve(values["device"])), "run_dir": None},  # decides nothing
         "versions": versions(),
         "package": files.digest(PACKAGE),
         "data": [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths],
@@ -125,21 +114,8 @@ def _inputs(values: dict[str, Any], samples: Iterable[datasets.Sample], source: 
     }
 
 
-def literal(path: Path) -> str:
-    """A path for papermill, which formats what it is given."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
 def _check(plan: Plan) -> None:
-    """The notebooks exist and take the five parameters (papermill would only warn, and go on). What others left in the
-    folder, which these take, is of the same run: --only does not mix two."""
-    for path in map(plan.notebook, plan.names):
-        if not path.is_file():
-            raise ParameterError(f"the notebook {path} does not exist: restore it, or choose others with --only")
-        declared = papermill.inspect_notebook(literal(path))
-        missing = [name for name in CHECKS if name not in declared]
-        if missing:
-            raise ParameterError(f"{path} has no parameter {', '.join(missing)} in the cell tagged `parameters`")
+    """What other notebooks left in the folder, which those of the plan take, is of the same run."""
     for name in (name for name in NOTEBOOKS if name not in plan.names):
         if record := read_record(plan.record(name)):
             theirs = {**record["parameters"], "dataset": record["environment"].get("dataset")}

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from lesionkit import datasets, devices, files
-from lesionkit.runs.parameters import EXTRAS, PROFILES, ParameterError, Profile, check_parameters
+from lesionkit.detector import Detector
+from lesionkit.runs.parameters import ARTEFACTS, EXTRAS, PROFILES, ParameterError, Profile, check_parameters
 
 CHECKPOINT = "LESIONKIT_CHECKPOINT"  # the variable by which `lesionkit run` tells a kernel the file
 
@@ -31,9 +32,7 @@ def notebooks_dir() -> Path:
     """The folder of the notebooks in the checkout that this package was installed from."""
     folder = Path(__file__).resolve().parents[2] / "notebooks"
     if not (folder.parent / "pyproject.toml").is_file():
-        raise ParameterError(
-            "the package was installed without its notebooks: clone the repository, `pip install -e .`"
-        )
+        raise ParameterError("the notebooks are not here: clone the repository, `pip install -e .`")
     return folder
 
 
@@ -123,7 +122,7 @@ class Run:
 
 
 def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
-    """Validate the parameters in `namespace` (the notebook's globals()), seed everything, make the folders.
+    """Validate the parameters in `namespace` (the notebook's globals()), seed everything, make the folder.
 
     The profile of a notebook that was given none is that of the variable LESIONKIT_PROFILE, if it is set.
     Raises ParameterError for a parameter that is unknown, missing, ill-typed or impossible.
@@ -132,15 +131,23 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
     profile, dataset, seed = values["profile"], values["dataset"], values["seed"]
     folder = Path(values["run_dir"]).resolve() if values["run_dir"] else default_dir(profile, dataset, seed)
     try:
-        for name in ("artefacts", "figures", "records"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder / name).close()  # it may be there, but another's
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()  # it may be there, but another's
     except OSError as error:  # a checkout that belongs to somebody else
         advice = "give run_dir a folder of your own, or set LESIONKIT_RUNS to one before Jupyter starts"
         raise ParameterError(f"{folder} cannot be written to ({error.strerror}): {advice}") from None
     devices.seed_everything(seed)
     extras = {name: values[name] for name in EXTRAS.get(notebook, {})}
     return Run(notebook, PROFILES[profile](), dataset, seed, devices.resolve(values["device"]), folder, extras)
+
+
+def run_detector(run: Run) -> tuple[Detector, str]:
+    """The detector that 03_segmentation trained in this run, else the shipped one; and which it is, in words."""
+    weights, which = run.artefact(ARTEFACTS["03_segmentation"]), "trained by 03_segmentation in this run"
+    if not weights.exists():
+        weights, which = "reference", "the shipped reference weights"
+    run.note(detector=which)
+    return Detector.from_pretrained(weights, str(run.device)), which
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -100,12 +100,12 @@ def test_a_big_endian_and_a_compressed_tiff_are_read_alike(tmp_path):
 @pytest.mark.parametrize("dataset", ["simcol3d", "c3vd"])
 def test_8_bits_where_16_are_meant(tmp_path, dataset):
     text = refused(tmp_path, dataset, (ramp() >> 8).astype(np.uint8))
-    assert "holds 8-bit values" in text
+    assert "holds uint8 values" in text
     assert "is one 16-bit integer channel where" in text
 
 
 def test_16_bits_where_8_are_meant(tmp_path):
-    assert "holds 16-bit values" in refused(tmp_path, UTS, ramp())
+    assert "holds uint16 values" in refused(tmp_path, UTS, ramp())
 
 
 @pytest.mark.parametrize("dataset", ["simcol3d", "c3vd"])
@@ -130,7 +130,7 @@ def test_three_equal_channels_of_16_bits_are_one(tmp_path):
 
 
 def test_floating_point_millimetres(tmp_path):
-    assert "holds float32 numbers" in refused(tmp_path, "c3vd", ramp().astype(np.float32) / 655.35)
+    assert "holds float32 values" in refused(tmp_path, "c3vd", ramp().astype(np.float32) / 655.35)
 
 
 @pytest.mark.parametrize("dataset", ["simcol3d", "c3vd", UTS])
@@ -248,8 +248,8 @@ def test_a_set_without_masks_is_not_opened_as_one_with_masks(tmp_path):
 def test_a_run_is_refused_because_there_are_no_masks(tmp_path, monkeypatch):
     monkeypatch.setenv("LESIONKIT_DATA", str(tmp_path))
     for name in DEPTH_NAMES:
-        with pytest.raises(parameters.ParameterError, match="depth but no lesion masks") as error:
-            parameters.check_dataset("--dataset", name)
+        with pytest.raises(UnknownDataset, match="is no data set with lesion masks") as error:
+            parameters.check_dataset(name)
         assert "\n" not in str(error.value)
         assert "kvasir-seg" in str(error.value)
 

@@ -132,15 +132,6 @@ def test_undo_moves_the_controls_and_counts_as_no_action(screen):
     assert screen.controls["relief_factor"].value == 1.0
 
 
-@pytest.mark.parametrize(
-    ("now", "original", "kind", "change"),
-    [(0.936, 0.934, "ratio", "+0.01"), (0.9349, 0.9251, "ratio", "0.00"), (0.0504, 0.0506, "percent", "−0.1 %"),
-     (None, 0.5, "ratio", "—")],
-)  # fmt: skip
-def test_a_change_is_the_difference_of_what_is_shown(now, original, kind, change):
-    assert pictures.change(now, original, kind) == change
-
-
 def test_numbers_are_written_with_their_change(screen):
     rows = {row["name"]: row for row in screen.set("guidance", "flat")["numbers"]}
     numbers = screen.state.numbers()["probability_area"]
@@ -331,11 +322,9 @@ def test_a_state_or_an_image_given_goes_before_the_data_set(detector, tmp_path):
     assert view.controls["sample"].options == tuple(sample_names(dataset))
 
 
-def test_what_went_wrong_while_opening_is_said_when_somebody_looks(detector, tmp_path):
-    screen = Screen(detector, dataset=f"folder:{tmp_path / 'nowhere'}")
-    answer = screen.ask("ready")
-    assert screen.kinds() == ["busy", "hello", "update", "error"]
-    assert "nowhere" in answer["text"]
+def test_a_data_set_that_is_not_here_is_refused_at_once(detector, tmp_path):
+    with pytest.raises(datasets.MissingData, match="nowhere"):
+        Screen(detector, dataset=f"folder:{tmp_path / 'nowhere'}")
 
 
 def test_after_an_error_the_next_picture_is_sent_whole(screen, monkeypatch):

@@ -81,7 +81,7 @@ def test_attention_off_passes_the_image_features_as_they_are(state, detector):
     state.set_guidance("off")
     assert all((w == 1).all() for w in state.outcome.attention)
     logits = detector.segmenter.decoder(list(state.shown.features))
-    torch.testing.assert_close(state.outcome.probability, torch.sigmoid(logits) * state.shown.view)
+    torch.testing.assert_close(state.outcome.probability, torch.sigmoid(logits).detach() * state.shown.view)
 
 
 def test_depth_of_another_image_is_that_images_depth(state, detector):
@@ -117,7 +117,9 @@ def test_the_threshold_moves_mask_and_sensitivity_and_runs_no_network(state):
         state.set_threshold(threshold)
         areas.append(state.numbers()["mask_area"]["now"])
         found.append(state.numbers()["sensitivity"]["now"])
-    assert areas[0] > 0.9 > areas[1] > areas[2] == 0
+    seen = float(state.shown.view.mean())  # a circle
+    assert areas[0] == pytest.approx(seen, abs=0.05)
+    assert areas[0] > areas[1] > areas[2] == 0
     assert found[0] >= found[1] >= found[2] == 0
     assert state.runs == runs
 
@@ -367,13 +369,11 @@ def test_uploads_of_every_colour_kind_become_rgb(state):
     state.load_upload(encoded(grey), "grey.png")
     assert state.shown.loaded.image.shape == (90, 120, 3)
     np.testing.assert_array_equal(state.shown.loaded.image[..., 1], grey)
-    assert "grey" in note(state)
     clear = np.dstack([noise(90, 120, 3), np.full((90, 120), 255, np.uint8)])
     clear[:, :60, 3] = 0
     state.load_upload(encoded(clear), "clear.png")
     assert state.shown.loaded.image[:, :60].max() == 0
     np.testing.assert_array_equal(state.shown.loaded.image[:, 60:, ::-1], clear[:, 60:, :3])
-    assert "transparent" in note(state)
     deep = (noise(90, 120, 3).astype(np.uint16)) * 256
     state.load_upload(encoded(deep), "deep.png")
     assert state.shown.loaded.image.max() > 190
@@ -417,7 +417,6 @@ def test_declared_sizes_are_read_before_anything_is_unpacked(state):
         (b"hello, I am text", "is not an image"),
         (encoded(noise(90, 90, 3), ".jpg")[:-300], "cut off"),
         (encoded(noise(90, 90, 3))[:-300], "cut off"),
-        (encoded(noise(10, 90, 3)), "too small"),
         (encoded(noise(90, 90, 3).astype(np.float32), ".tiff"), "is not an image"),
     ],
 )

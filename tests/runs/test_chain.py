@@ -147,30 +147,30 @@ def test_resume_goes_on_with_a_training_that_was_killed(tmp_path, source):
     with pytest.raises(NotebookFailed, match="its kernel died"):
         execute(planned(tmp_path, source, only="02"), Echo())
     out = tmp_path / "out"
-    assert [path.name[:9] for path in (out / "checkpoints").iterdir()] == ["02_depth-"]
+    assert len(list((out / "checkpoints" / "02_depth").iterdir())) == 1
     execute(planned(tmp_path, source, only="02", resume=True), Echo())
     lines = record(out, "02_depth")["environment"]["notes"]["epochs"]
     assert [line[:12] for line in lines] == ["going on aft", "epoch 3/5  l", "epoch 4/5  l", "epoch 5/5  l"]
     assert record(out, "02_depth")["results"] == record(tmp_path / "unbroken", "02_depth")["results"]
-    assert not (out / "checkpoints").exists()
+    assert not (out / "checkpoints" / "02_depth").exists()
 
 
 def test_only_an_own_checkpoint_of_the_same_inputs_is_gone_on_from(tmp_path, source):
     folder = tmp_path / "out" / "checkpoints"
-    folder.mkdir(parents=True)
-    for name in ("02_depth-best.pt", "model.pt", f"03_segmentation-{'a' * 16}.pt"):
-        (folder / name).write_bytes(b"not of this notebook's run")
+    for name in ("03_segmentation", "mine"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / f"{'a' * 16}.pt").write_bytes(b"not of this notebook's run")
     resuming, anew = (planned(tmp_path, source, resume=going_on) for going_on in (True, False))
     for plan, mark, kept in ((anew, "a", False), (resuming, "a", True), (resuming, "b", False), (anew, "b", False)):
         with suppress(NotebookFailed), chain.checkpoint(plan, "02_depth", mark * 64):
             path = Path(os.environ[records.CHECKPOINT])
             assert path.exists() is kept
-            path.write_bytes(b"w")
+            files.write_bytes(path, b"w")
             raise NotebookFailed("killed")
     assert records.CHECKPOINT not in os.environ
     with chain.checkpoint(resuming, "02_depth", "b" * 64):
         assert path.exists()
-    assert len(list(folder.iterdir())) == 3, "of this notebook's none is left, and nothing else is gone"
+    assert sorted(path.name for path in folder.iterdir()) == ["03_segmentation", "mine"], "and nothing else is gone"
 
 
 @pytest.mark.parametrize("name", ["02_depth", "03_segmentation"])
@@ -257,12 +257,9 @@ def test_a_failing_notebook_stops_the_chain(tmp_path, source):
     assert list((out / "records").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("body", "words"), [("import os\nos._exit(1)", "its kernel died"), ("print('no record')", "must call run.finish")]
-)
-def test_a_dead_kernel_and_a_missing_record_are_failures(tmp_path, source, body, words):
-    make_notebook(source, "02_depth", body, begin=False)
-    with pytest.raises(NotebookFailed, match=words):
+def test_a_dead_kernel_is_a_failure(tmp_path, source):
+    make_notebook(source, "02_depth", "import os\nos._exit(1)", begin=False)
+    with pytest.raises(NotebookFailed, match="its kernel died"):
         execute(planned(tmp_path, source, only="02"), Echo())
 
 
@@ -279,7 +276,7 @@ def test_papermill_with_an_unknown_parameter_fails(tmp_path, source):
             progress_bar=False,
         )
     assert caught.value.ename == "ParameterError"
-    assert "did you mean seed?" in caught.value.evalue
+    assert "no parameter 'sead'; it has profile, dataset, seed" in caught.value.evalue
     assert not (tmp_path / "run").exists()
 
 
@@ -334,7 +331,6 @@ def test_notes_come_before_the_notebooks(tmp_path, source):
         ({"only": ""}, "01_data, 02_depth"),
         ({"update_notebooks": True}, "leave out --profile"),
         ({"update_notebooks": True, "profile": "quick", "seed": 1}, "leave out --seed"),
-        ({"update_notebooks": True, "profile": "quick", "resume": True}, "leave out --resume"),
     ],
 )
 def test_wrong_options_are_found_before_anything_is_made(tmp_path, source, change, words):
@@ -345,8 +341,8 @@ def test_wrong_options_are_found_before_anything_is_made(tmp_path, source, chang
 
 def test_out_must_not_be_a_file(tmp_path, source):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(runs.ParameterError, match="a file stands there"):
-        planned(tmp_path, source, out=tmp_path / "file")
+    with pytest.raises(runs.ParameterError, match=r"cannot be written to \(File exists\): give another --out"):
+        execute(planned(tmp_path, source, out=tmp_path / "file"), Echo())
 
 
 def test_a_folder_of_which_one_part_shows_no_lesion_is_refused_at_once(tmp_path, source):
@@ -355,7 +351,8 @@ def test_a_folder_of_which_one_part_shows_no_lesion_is_refused_at_once(tmp_path,
     parts = splitting.hash_parts("own", [f"{i}" for i in range(8)])
     for part, stems in parts.items():
         for stem in stems:
-            cv2.imwrite(str(tmp_path / "own" / "images" / f"{stem}.png"), np.full((40, 40, 3), 90, np.uint8))
+            picture = np.full((40, 40, 3), 30 * int(stem), np.uint8)  # which differ: copies are refused
+            cv2.imwrite(str(tmp_path / "own" / "images" / f"{stem}.png"), picture)
             mask = np.full((40, 40), 255 * (part != "validation"), np.uint8)
             cv2.imwrite(str(tmp_path / "own" / "masks" / f"{stem}.png"), mask)
     with pytest.raises(runs.ParameterError, match=r"no image of the validation part of folder:.* shows a lesion"):
@@ -396,15 +393,6 @@ def test_a_folder_that_cannot_be_written_to_is_a_wrong_option(tmp_path, source, 
         execute(planned(tmp_path, source), Echo())
 
 
-def test_a_notebook_must_exist_and_declare_the_parameters(tmp_path, source):
-    make_notebook(source, "02_depth", parameters="seed: int = 0")
-    with pytest.raises(runs.ParameterError, match="profile, dataset, device, run_dir"):
-        planned(tmp_path, source)
-    (source / "02_depth.ipynb").unlink()
-    with pytest.raises(runs.ParameterError, match="does not exist"):
-        planned(tmp_path, source)
-
-
 def test_only_does_not_mix_two_runs(tmp_path, source):
     runs.begin("01_data", {**planned(tmp_path, source, seed=5).parameters}).finish({})
     with pytest.raises(runs.ParameterError, match="seed 5, not 0"):
@@ -414,7 +402,7 @@ def test_only_does_not_mix_two_runs(tmp_path, source):
 
 
 def test_select_keeps_the_order_of_the_chain():
-    assert planning.select("5,explore, 02_depth.ipynb") == ("02_depth", "05_evaluation", "explore")
+    assert planning.select("5,explore, 02_depth") == ("02_depth", "05_evaluation", "explore")
     assert planning.select(None) == runs.NOTEBOOKS
     assert planning.select(None, update_notebooks=True) == (*runs.NOTEBOOKS, "explore")
 
@@ -443,22 +431,6 @@ def test_update_notebooks_writes_back_clean_copies(tmp_path, source):
     assert [cell.metadata for cell in after.cells] == [{}, {"tags": ["parameters"]}, {}, {}, {}]
     assert str(tmp_path) not in (source / "02_depth.ipynb").read_text()
     assert (source / "01_data.ipynb").read_bytes() == untouched
-
-
-def test_a_notebook_that_warns_or_shows_a_path_is_not_written_back(tmp_path, source):
-    make_notebook(source, "02_depth", BODY, 'import warnings\nwarnings.warn("careful")')
-    before = (source / "02_depth.ipynb").read_bytes()
-    with pytest.raises(NotebookFailed, match=r"stderr.*careful"):
-        execute(planned(tmp_path, source, profile="quick", only="02", update_notebooks=True), Echo())
-    assert (source / "02_depth.ipynb").read_bytes() == before
-
-    shown = new_code_cell("run.dir", outputs=[nbformat.v4.new_output("stream", text=f"{tmp_path}/out\n")])
-    assert clean.problems(new_notebook(cells=[shown]), [str(tmp_path)])
-    assert not clean.problems(new_notebook(cells=[shown]), ["elsewhere"])
-    table = nbformat.v4.new_output("display_data", data={"text/html": f"<td>{tmp_path}</td>"})
-    assert clean.problems(new_notebook(cells=[new_code_cell("table", outputs=[table])]), [str(tmp_path)])
-    newline = nbformat.v4.new_output("stream", name="stderr", text="\n")
-    assert clean.problems(new_notebook(cells=[new_code_cell("1", outputs=[newline])]), [])
 
 
 def test_cleaning_drops_widget_state_but_keeps_the_text():
