@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 from torch import nn
 
+from lesionkit import files
 from lesionkit.depth import DepthNet
 from lesionkit.detector import Detector, DetectorConfig, ImageError, WeightsError, fused, load_depth, save_depth
 from lesionkit.encoders import ENCODERS, make_encoder
@@ -281,7 +282,7 @@ def test_a_failing_save_leaves_the_old_file_and_nothing_else(detector, saved, mo
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(saved), "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         detector.save(saved)
     assert saved.read_bytes() == before

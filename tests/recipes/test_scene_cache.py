@@ -64,7 +64,7 @@ def test_a_damaged_file_is_rendered_anew(tmp_path):
 
 
 def test_a_kill_while_writing_leaves_nothing_to_be_read(tmp_path):
-    killed = mock.patch.object(scene_cache.Path, "replace", side_effect=KeyboardInterrupt)
+    killed = mock.patch("lesionkit.files.os.replace", side_effect=KeyboardInterrupt)
     with killed, pytest.raises(KeyboardInterrupt):
         collect(tmp_path)
     assert not list(tmp_path.glob("*/*.safetensors"))
