@@ -62,7 +62,11 @@ def gallery(rows: Sequence[Row], titles: Sequence[str] | None = None, width_in: 
     """Rows of images and maps under each other; column i shows the same frame in every row."""
     columns = max(len(row.maps) for row in rows)
     side = (width_in - 0.45) / columns
-    how = {"figsize": (width_in, side * len(rows) + (0.5 if titles else 0.3)), "layout": "constrained", "squeeze": False}
+    how = {
+        "figsize": (width_in, side * len(rows) + (0.5 if titles else 0.3)),
+        "layout": "constrained",
+        "squeeze": False,
+    }
     bare = {"xticks": [], "yticks": [], "frame_on": False}
     fig, axes = plt.subplots(len(rows), columns, subplot_kw=bare, **how)
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)

@@ -326,7 +326,7 @@ def test_datasets_says_what_is_here(tmp_path, monkeypatch):
     for part in ("images", "masks"):
         (tmp_path / "kvasir-seg" / part).mkdir(parents=True)
     lines = {line.split()[0]: line for line in call("datasets").stdout.splitlines()}
-    assert set(lines) == {*datasets.NAMES, *datasets.DEPTH_NAMES}
+    assert set(lines) == {*datasets.NAMES, "polypgen-negative", *datasets.DEPTH_NAMES}
     assert all("images, masks " in lines[name] for name in datasets.NAMES)
     assert all("depth, no masks" in lines[name] for name in datasets.DEPTH_NAMES)
     assert str(tmp_path / "kvasir-seg") in lines["kvasir-seg"]

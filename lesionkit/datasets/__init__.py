@@ -12,6 +12,6 @@ from lesionkit.datasets.reading import (
     read_mask,
 )
 from lesionkit.datasets.registry import DEPTH_NAMES, FOLDER, NAMES, REGISTRY, check_name, data_root, folder_of, status
-from lesionkit.datasets.samples import Dataset, Sample, open_dataset, read_sample
+from lesionkit.datasets.samples import Dataset, Sample, open_dataset, open_images, read_sample
 from lesionkit.datasets.splits import PARTS, split_stems, splits_of
 from lesionkit.datasets.verifying import Report, verify

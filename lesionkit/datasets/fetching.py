@@ -41,8 +41,10 @@ def fetch(name: str, root: Path | None = None, url: str | None = None) -> Path:
     url = url or entry.url
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         _require_sound(name, target.parent, f"{target} (move it away to fetch it again)")
-    elif url is None or entry.depth:
+    elif url is None or not entry.masks:
         layout = "in images/ and masks/ (one stem for an image and its mask), or fetch it with the url of a zip or tar"
+        if not entry.masks:
+            layout = f"images in images/, then `lesionkit verify {name}`"
         if entry.depth:
             layout = f"names and folders unchanged, then `lesionkit verify {name}`"
         reason = f"the authors give {entry.obtain} at {entry.homepage}"

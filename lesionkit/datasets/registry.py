@@ -30,7 +30,7 @@ class DepthFiles:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a data set; it has lesion masks, unless `depth` says how its depth is stored."""
+    """What is known of a data set: it has lesion masks, or `depth` says how its depth is stored, or images alone."""
 
     title: str
     images: int
@@ -43,15 +43,22 @@ class Entry:
     # published splits, the default first: name -> the files in facts/ that list its training and its test part
     splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
     depth: DepthFiles | None = None
+    masks: bool = True
+    lesion_free: bool = False  # whether some of its masks are black
+
+    @property
+    def kind(self) -> str:
+        return "masks" if self.masks else "depth, no masks" if self.depth else "no lesions, no masks"
 
 
-def _entry(size_wh: list[int] | None = None, depth: dict | None = None, **facts) -> Entry:
-    return Entry(**facts, size_wh=size_wh and tuple(size_wh), depth=depth and DepthFiles(**depth))
+def _entry(size_wh: list[int] | None = None, depth: dict | None = None, masks: bool = True, **facts) -> Entry:
+    depth_files = depth and DepthFiles(**depth)
+    return Entry(**facts, size_wh=size_wh and tuple(size_wh), depth=depth_files, masks=masks and not depth)
 
 
 _TABLES = tomllib.loads((FACTS / "registry.toml").read_text(encoding="utf-8"))
 REGISTRY: dict[str, Entry] = {name: _entry(**facts) for name, facts in _TABLES.items()}
-NAMES = tuple(name for name, entry in REGISTRY.items() if not entry.depth)  # those with masks
+NAMES = tuple(name for name, entry in REGISTRY.items() if entry.masks)
 DEPTH_NAMES = tuple(name for name, entry in REGISTRY.items() if entry.depth)
 
 
@@ -118,11 +125,11 @@ def check_folder(name: str, folder: Path) -> None:
 
 
 def status(root: Path | None = None) -> list[dict]:
-    """One row per data set: name, kind ("masks" or "depth, no masks"), title, images, present, where, terms."""
+    """One row per data set: name, kind (what comes with the images), title, images, present, where, terms."""
     rows = []
     for name, entry in REGISTRY.items():
         where = folder_of(name, root)
-        row = {"name": name, "kind": "depth, no masks" if entry.depth else "masks", "title": entry.title}
+        row = {"name": name, "kind": entry.kind, "title": entry.title}
         row |= {"images": entry.images, "present": where.is_dir(), "where": str(where), "terms": entry.terms}
         rows.append(row)
     return rows

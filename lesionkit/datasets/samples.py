@@ -4,6 +4,7 @@ Shapes: H, W = an image's own height and width in pixels.
 """
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lesionkit.datasets.reading import SUFFIXES, InvalidData, check_size, listing, read_image, read_mask_values
+from lesionkit.datasets.reading import (
+    SUFFIXES,
+    InvalidData,
+    MissingData,
+    check_size,
+    listing,
+    read_image,
+    read_mask_values,
+)
 from lesionkit.datasets.registry import check_folder, check_name, folder_of, not_utf8
 from lesionkit.datasets.splits import PARTS, split_stems
 
@@ -62,6 +71,18 @@ def open_dataset(name: str, root: Path | None = None) -> Dataset:
     if problems:
         raise InvalidData(problems[0])
     return Dataset(name, folder, tuple(samples))
+
+
+def open_images(name: str, root: Path | None = None) -> tuple[Path, ...]:
+    """The images of a data set without masks, in images/ of `folder_of(name, root)`: img9 before img10. Raises
+    UnknownDataset; MissingData when none are there."""
+    folder = folder_of(name, root) / "images"
+    check_folder(name, folder)
+    found = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
+    if not found:
+        raise MissingData(f"{folder} holds no image: put files there that end in {', '.join(SUFFIXES)}")
+    parts = {path: [int(n) if n.isdigit() else n for n in re.split(r"(\d+)", str(path))] for path in found}
+    return tuple(sorted(found, key=parts.__getitem__))
 
 
 def find_samples(name: str, folder: Path) -> tuple[list[Sample], list[str]]:

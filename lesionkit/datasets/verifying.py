@@ -20,9 +20,9 @@ from lesionkit import files
 from lesionkit.datasets import splits
 from lesionkit.datasets.depth import find_depth, read_depth_sample
 from lesionkit.datasets.masks import is_undecided
-from lesionkit.datasets.reading import DatasetError, listing, orientation
+from lesionkit.datasets.reading import DatasetError, listing, orientation, read_image
 from lesionkit.datasets.registry import REGISTRY, Entry, folder_of
-from lesionkit.datasets.samples import Sample, find_samples, read_values
+from lesionkit.datasets.samples import Sample, find_samples, open_images, read_values
 
 PROGRESS = 1000  # samples between two lines that say how far it is
 # Root mean square distance of 16×16 thumbnails, in grey levels. In Kvasir-SEG near-duplicates lie below 5.7
@@ -58,6 +58,7 @@ def verify(name: str, root: Path | None = None) -> Report:
     """
     folder, entry = folder_of(name, root), REGISTRY.get(name)
     findings = _depth_findings if entry and entry.depth else _mask_findings
+    findings = _image_findings if entry and not (entry.masks or entry.depth) else findings
     images, problems, notes = findings(name, entry, folder)
     return Report(not problems, tuple(problems), tuple(notes), images)
 
@@ -68,8 +69,20 @@ def _depth_findings(name: str, entry: Entry, folder: Path) -> Findings:
     for sample, (image, *_) in _read_all(name, samples, read_depth_sample, faulty):
         if image.shape[1::-1] != entry.size_wh:
             faulty[WRONG_SIZE].append(sample.name)
-    note = f"{len(samples)} of the {entry.images} frames of {entry.title} are here"
-    return len(samples), problems + told(faulty, samples), [note] if len(samples) != entry.images else []
+    return len(samples), problems + told(faulty, samples), _part_of(entry, samples)
+
+
+def _image_findings(name: str, entry: Entry, folder: Path) -> Findings:
+    samples = [Sample(path.stem, path, path) for path in open_images(name, folder.parent)]
+    faulty = Kinds(list)
+    for _ in _read_all(name, samples, lambda sample: read_image(sample.image), faulty):
+        pass
+    return len(samples), told(faulty, samples), _part_of(entry, samples)
+
+
+def _part_of(entry: Entry, samples: Sequence) -> list[str]:
+    whole = len(samples) == entry.images
+    return [] if whole else [f"{len(samples)} of the {entry.images} frames of {entry.title} are here"]
 
 
 def _mask_findings(name: str, entry: Entry | None, folder: Path) -> Findings:
@@ -79,7 +92,7 @@ def _mask_findings(name: str, entry: Entry | None, folder: Path) -> Findings:
     for sample, (image, values) in _read_all(name, samples, read_values, faulty):
         for fault in _faults(entry, image, values):
             faulty[fault].append(sample.name)
-        for oddity in _other_bytes(sample, known) if entry else _oddities(sample, values):
+        for oddity in (_other_bytes(sample, known) if known else ()) if entry else _oddities(sample, values):
             odd[oddity].append(sample.name)
         copies[hashlib.sha256(image.tobytes()).hexdigest()].append(sample.name)
         grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
@@ -93,7 +106,10 @@ def _mask_findings(name: str, entry: Entry | None, folder: Path) -> Findings:
         return len(samples), [*problems, str(error)], notes
     for split, parts in dealt.items():
         notes += near_duplicates(split, thumbnails, parts)
-    problems += _missing(name, stems, set(known)) if entry else _unfit(name, copies, lesions, dealt["hash"])
+    if entry and not known:  # nobody says which files there are
+        notes += _part_of(entry, samples)
+    else:
+        problems += _missing(name, stems, set(known)) if entry else _unfit(name, copies, lesions, dealt["hash"])
     return len(samples), problems, notes
 
 
@@ -140,7 +156,7 @@ def _faults(entry: Entry | None, image: np.ndarray, values: np.ndarray) -> Itera
         yield WRONG_SIZE
     if is_undecided(values):
         yield "have a mask that is not black and white: a mask holds 0 and 255, or numbers of classes"
-    elif entry and not (values > 127).any():
+    elif entry and not entry.lesion_free and not (values > 127).any():
         yield "have a mask without a lesion, though every image of the set shows one: replace the mask"
 
 
