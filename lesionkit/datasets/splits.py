@@ -76,8 +76,8 @@ def fact_lines(filename: str) -> tuple[str, ...]:
 
 
 def official_files(name: str) -> dict[str, tuple[str, str]]:
-    """stem -> the first 32 hex digits of the SHA-256 of the image and of the mask as commonly distributed; empty for a set
-    whose files are not listed."""
+    """stem -> the first 32 hex digits of the SHA-256 of the image and of the mask as commonly distributed. Empty for a
+    set whose files are not listed."""
     if not (FACTS / f"{name}_sha256.txt").is_file():
         return {}
     return {stem: (image, mask) for stem, image, mask in map(str.split, fact_lines(f"{name}_sha256.txt"))}
