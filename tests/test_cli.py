@@ -64,7 +64,7 @@ def _fake_detector(monkeypatch):
 @pytest.fixture(autouse=True)
 def _own_signals():
     """`detect` says what a signal does, to the end of its process; here it is pytest's."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in before.items():
@@ -250,6 +250,8 @@ def test_a_signal_leaves_what_is_finished(tmp_path, image, monkeypatch, name):
         return detect(self, pixels)
 
     monkeypatch.setattr(FakeDetector, "__call__", ended)
+    # as in a terminal: whoever runs the tests in the background has them ignored
+    signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
     result = call("detect", image.parent, "--out", tmp_path / "out")
     assert result.exit_code == 130
     assert "interrupted; 2 finished entries" in result.stderr
