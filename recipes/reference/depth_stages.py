@@ -34,7 +34,7 @@ class DepthStage:
     precision: str = "auto"
     renewed: int = 0  # after so many epochs others are rendered in place of these, straight from the renderer; 0: never
     coarse: float = 0.0  # share of the images that have half the pixels, enlarged
-    share: float = 1.0  # of what it learned in the mean with the weights that it began from
+    share: float = 1.0  # of what the encoder learned in the mean with that which it began from
 
 
 Samples = dict[str, torch.Tensor]  # image, mask, depth and view of n scenes
@@ -42,7 +42,7 @@ Wanted = Sequence[tuple[SceneConfig, int, int]]  # configurations, how many scen
 
 SCENE_PX = 256  # rendered at this edge, for all stages
 # Lesions enough, low and hardly coloured, for relief; half of the images as small ones look, enlarged for the network.
-# Frames from elsewhere lose by it; the mean with the stage before keeps both.
+# Frames from elsewhere lose by it; the mean with the encoder before keeps both.
 RELIEF_STAGE = DepthStage(
     {"subtle": 4096, "standard": 3072, "hard": 640, "examination": 1280, "blind_end": 384}, (256, 320, 384), 4, 7e-4,
     coarse=0.5, share=0.7,
@@ -94,10 +94,11 @@ def train(
         )
         how = {"log": log, "checkpoint": finished.with_suffix(".pt")}
         views = Views(replace(DEPTH_AUGMENT, blur=0.25), stage.coarse)
-        before = deepcopy(net.state_dict()) if net else None
+        before = deepcopy(net.global_net.encoder.state_dict()) if net else None
         net, _ = train_depth(samples_of(stage, number, device, seed, scale), config, device, net, views, **how)
         if before and stage.share < 1:
-            net.load_state_dict(mean_of([(stage.share, net.state_dict()), (1 - stage.share, before)]))
+            encoder = net.global_net.encoder
+            encoder.load_state_dict(mean_of([(stage.share, encoder.state_dict()), (1 - stage.share, before)]))
         save_depth(net, finished)
     save_depth(net, out / "depth.safetensors")
     return net
