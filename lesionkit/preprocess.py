@@ -10,6 +10,7 @@ camera, local brightness falls with the squared distance, and to flatten it woul
 
 from dataclasses import dataclass
 
+import cv2
 import kornia
 import numpy as np
 import torch
@@ -80,7 +81,7 @@ def find_view(image: Float[Tensor, "b 3 h w"]) -> tuple[Int[Tensor, "b 4"], Floa
         dark = darkness(mean.max(axis=0), spread)
         parts.append(largest_part(mean, spread, dark))
         boxes.append(bounds(one, parts[-1], cell, dark))
-    found = close_gaps(between(torch.from_numpy(np.stack(parts)[:, None]).to(image)), 5)
+    found = torch.from_numpy(np.stack(parts)[:, None]).to(image)
     return torch.tensor(boxes), (dilate(found, 3) - dilate(-found, 3)) / 2  # grown and shrunk: they differ at the edge
 
 
@@ -110,10 +111,26 @@ def largest_part(
     """The cells of the view. A panel is what tissue is not: evenly coloured over five cells, and not reddish."""
     level, flat = mean.max(axis=0), (spread < EVEN) & (mean[1] > mean[0] - 6 / 255)
     even = ndimage.binary_opening(flat & (level > dark) & (level < 245 / 255), np.ones((5, 5)))  # overexposed is white
-    bright = (level > dark) & ~panels(mean, even)
-    labels, _ = ndimage.label(ndimage.binary_opening(bright, np.ones((3, 3))))  # opened: text is thinner
+    panel = panels(mean, even)
+    bright = ndimage.binary_opening((level > dark) & ~panel, np.ones((3, 3)))  # opened: text is thinner
+    return within(bright, panel) & ~panel
+
+
+def within(bright: Bool[np.ndarray, "y x"], panel: Bool[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
+    """The convex hull of the largest connected part and of those that reach into its box: tissue behind a lumen as dark
+    as the surround. A still picture lies beside the view; what touches a panel may be one of its halves. Nothing, where
+    the largest is below SMALLEST_VIEW."""
+    labels, _ = ndimage.label(bright)
     sizes = np.bincount(labels.ravel(), minlength=2)[1:]
-    return labels == (1 + sizes.argmax() if sizes.max() >= SMALLEST_VIEW * labels.size else -1)
+    hull = np.zeros(bright.shape, np.uint8)
+    if sizes.max() < SMALLEST_VIEW * bright.size:
+        return hull > 0
+    of_largest = ndimage.find_objects(labels)[sizes.argmax()]
+    beside_panel = labels[ndimage.binary_dilation(panel, np.ones((5, 5)))]
+    reaching = np.bincount(labels[of_largest].ravel(), minlength=len(sizes) + 1)[1:] > 0.1 * sizes
+    tissue = {1 + sizes.argmax(), *np.setdiff1d(1 + np.flatnonzero(reaching), beside_panel)}
+    corners = np.argwhere(np.isin(labels, list(tissue)))[:, ::-1]
+    return cv2.fillConvexPoly(hull, cv2.convexHull(corners.astype(np.int32)), 1) > 0
 
 
 def panels(mean: Float[np.ndarray, "3 y x"], even: Bool[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:

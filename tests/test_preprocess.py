@@ -180,6 +180,16 @@ def test_a_dark_view_with_a_bright_rim_and_a_lumen_as_dark_as_the_surround_is_ke
     assert seen.view[..., 30:66, 30:66].mean() == 1
 
 
+def test_tissue_behind_a_wide_dark_lumen_is_kept_and_a_still_that_touches_the_view_is_not(tissue):
+    rows, columns = torch.meshgrid(torch.arange(240) - 119.5, torch.arange(320) - 159.5, indexing="ij")
+    round_view, lumen = rows.square() + columns.square() < 110**2, (rows + columns - 40).abs() < 25
+    image = frame(240, 320, (0, 0, 320, 240)) * (round_view & ~lumen)
+    assert overlap(boxes_of(image)[0].tolist(), (50, 10, 220, 220)) > 0.97
+    screen, box = on_screen(tissue)
+    screen[:60, box[0] - 60 : box[0]] = cv2.resize(tissue, (60, 60))  # where the octagon's corner is cut
+    assert overlap(boxes_of(tensor(screen))[0].tolist(), box) > 0.97
+
+
 @pytest.mark.parametrize("box", [(0, 0, 320, 180), (0, 0, 200, 180), (120, 40, 200, 140)])
 def test_views_may_fill_the_frame_or_touch_its_edges(box):
     assert boxes_of(frame(180, 320, box)).tolist() == [list(box)]
