@@ -71,8 +71,8 @@ def find_view(image: Float[Tensor, "b 3 h w"]) -> tuple[Int[Tensor, "b 4"], Floa
     largest connected part of a frame that is neither surround nor panel. A frame in which no part takes SMALLEST_VIEW
     keeps its whole box, and no cell of it is view.
 
-    Looked for in cells, so that text and icons vanish, then bounded to the pixel. No shape is assumed: views are round,
-    octagonal, cut off, or covered by a panel in a corner.
+    Looked for in cells, so that text and icons vanish, then bounded to the pixel. It is taken to be convex, but for
+    panels, and nothing else: views are round, octagonal, cut off, or covered in a corner.
     """
     cell = max(round(max(image.shape[2:]) / GRID), 3)  # in fewer pixels nothing can be said to be even
     grids = zip(*(grid.cpu().numpy() for grid in cells(image, cell)), strict=True)
