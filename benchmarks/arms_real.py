@@ -48,10 +48,9 @@ class RealData(arms.Data):
 
 def tests() -> dict[str, tuple[Sample, ...]]:
     """The samples by set; a centre's name begins its images' names."""
-    folder = datasets.data_root() / "polypgen-single"
     found = dict(samples_of("test", "sequence"))
-    if folder.is_dir():
-        frames = datasets.open_dataset(f"folder:{folder}").samples
+    if datasets.folder_of("polypgen-single").is_dir():
+        frames = datasets.open_dataset("polypgen-single").samples
         found |= {f"PolypGen {c}": tuple(one for one in frames if one.name.startswith(c)) for c in CENTRES}
     return found
 

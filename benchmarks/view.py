@@ -8,11 +8,12 @@ processors' screens with panels and stills, full frames, blue and dark views. Pr
 side; writes figures/view.csv, a row per frame.
 """
 
-import time
+from functools import partial
 from pathlib import Path
 
 import click
 import pandas as pd
+import report
 import torch
 
 from lesionkit import datasets
@@ -28,12 +29,6 @@ def overlap(a: list[int], b: list[int]) -> float:
     return common / (a[2] * a[3] + b[2] * b[3] - common)
 
 
-def seconds(function, image: torch.Tensor) -> float:
-    start = time.perf_counter()
-    function(image)
-    return time.perf_counter() - start
-
-
 @click.command()
 @click.option("--write/--no-write", default=True, help="whether to write figures/view.csv")
 def main(write: bool) -> None:
@@ -44,8 +39,8 @@ def main(write: bool) -> None:
         image, box = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255, [*row[2:]]
         found = find_view(image)[0][0].tolist()
         times = {
-            "search_s": seconds(find_view, image),
-            "preprocess_s": seconds(lambda one: preprocess(one, 352), image),
+            "search_s": report.seconds(partial(find_view, image), image.device),
+            "preprocess_s": report.seconds(partial(preprocess, image, 352), image.device),
         }
         told = {"image": row.image, "set": row.image.split("/")[0], "iou": overlap(found, box)}
         rows.append(told | dict(zip(("x", "y", "width", "height"), found, strict=True)) | times)

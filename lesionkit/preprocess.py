@@ -227,17 +227,12 @@ def view_mask(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
     level = image.amax(dim=1, keepdim=True)
     # the mean of the neighbours as well, so that a single noisy pixel in the corner is not tissue
     bright = ((level > DARK) & (kornia.filters.box_blur(level, (3, 3)) > DARK)).float()
-    return close_gaps(between(bright))
-
-
-def between(bright: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """1 where there is a 1 to the left and right, above and below."""
-    inside = torch.ones_like(bright)
+    between = torch.ones_like(bright)
     for axis in (2, 3):
         before = bright.cummax(dim=axis).values
         after = bright.flip(axis).cummax(dim=axis).values.flip(axis)
-        inside = inside * before * after
-    return inside
+        between = between * before * after
+    return close_gaps(between)
 
 
 def close_gaps(mask: Float[Tensor, "b 1 h w"], side_px: int = 9) -> Float[Tensor, "b 1 h w"]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from view import overlap
 
 from lesionkit.frames import on_screen, rendered_frames
 from lesionkit.preprocess import (
@@ -131,14 +132,6 @@ def tissue() -> np.ndarray:
 
 def tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
-
-
-def overlap(a, b) -> float:
-    """IoU of two boxes."""
-    (ax, ay, aw, ah), (bx, by, bw, bh) = a, b
-    wide, high = min(ax + aw, bx + bw) - max(ax, bx), min(ay + ah, by + bh) - max(ay, by)
-    common = max(wide, 0) * max(high, 0)
-    return common / (aw * ah + bw * bh - common)
 
 
 COLOURS = {

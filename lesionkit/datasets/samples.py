@@ -6,7 +6,7 @@ Shapes: H, W = an image's own height and width in pixels.
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,11 +112,18 @@ def find_samples(name: str, folder: Path) -> tuple[list[Sample], list[str]]:
     return [Sample(*found) for found in pairs], problems + unpaired
 
 
-def files_below(folder: Path) -> Iterator[Path]:
+def _refuse(error: OSError) -> None:
+    raise InvalidData(f"{error.filename} cannot be read ({error.strerror}): check who may open it") from None
+
+
+def files_below(
+    folder: Path, but: Iterable[Path] = (), refuse: Callable[[OSError], object] = _refuse
+) -> Iterator[Path]:
     """The visible files below a folder, in order; links to folders are followed, but not in a circle. macOS and Windows
-    leave ._x.jpg, .DS_Store and Thumbs.db behind. Raises InvalidData for a folder that may not be entered."""
-    entered: set[str] = set()
-    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+    leave ._x.jpg, .DS_Store and Thumbs.db behind. but: folders below it that are passed over. refuse: told of a folder
+    that may not be entered; InvalidData is raised for the first, else."""
+    entered = {os.path.realpath(one) for one in but}
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(place)
         if real in entered:
             folders.clear()
@@ -124,10 +131,6 @@ def files_below(folder: Path) -> Iterator[Path]:
         entered.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
-
-
-def _refuse(error: OSError) -> None:
-    raise InvalidData(f"{error.filename} cannot be read ({error.strerror}): check who may open it") from None
 
 
 def pair(folder: Path, left: Files, right: Files, advice: str) -> tuple[list[tuple[str, Path, Path]], list[str]]:

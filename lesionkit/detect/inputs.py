@@ -12,6 +12,7 @@ from unicodedata import normalize
 from PIL import Image
 
 from lesionkit import datasets
+from lesionkit.datasets.samples import files_below
 from lesionkit.detect.reading import Source
 from lesionkit.detect.results import FRAME, Results
 
@@ -91,18 +92,9 @@ def _expand(argument: str, held: Results, passed: Counter[str]) -> tuple[list[Pa
 
 
 def _below(folder: Path, out: Path, problems: list[OSError]) -> list[Path]:
-    """The files below a folder, links to other folders followed; what could not be entered joins `problems`."""
-    found, entered = [], {out} - {folder.resolve()}
-    for place, folders, names in os.walk(folder, onerror=problems.append, followlinks=True):
-        real = Path(place).resolve()
-        if real in entered:  # a link that leads back, or our own results
-            folders.clear()
-            continue
-        entered.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(place, name) for name in names if not name.startswith(".")]
-        found += [path for path in paths if path.is_file()]
-    return sorted(found)
+    """The files below a folder, but for our own results; what could not be entered joins `problems`."""
+    results = {out} - {folder.resolve()}
+    return sorted(path for path in files_below(folder, results, problems.append) if path.is_file())
 
 
 def _free_stem(path: Path, kind: str, taken: set[str]) -> str:

@@ -4,8 +4,8 @@ The kit rule: overlap and boundary metrics are averaged over the images that sho
 false-alarm rate. Every mean comes with the number of values that entered it.
 """
 
-from collections import namedtuple
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,14 @@ from lesionkit.metrics.masks import NAN, MapLike, as_mask, dice, false_alarm, le
 Maps = Iterable[MapLike]
 
 
-# Lesions whose area is at least `low` and less than `high`, as fractions of the image.
-SizeBin = namedtuple("SizeBin", ("name", "low", "high"))
+class SizeBin(NamedTuple):
+    """Lesions whose area is at least `low` and less than `high`, as fractions of the image."""
+
+    name: str
+    low: float
+    high: float
+
+
 SIZE_BINS = (
     SizeBin("under 1 %", 0.0, 0.01),
     SizeBin("1–5 %", 0.01, 0.05),
@@ -63,9 +69,13 @@ def evaluate_lesions(predictions: Maps, truths: Maps, names: Iterable[str] | Non
     return pd.DataFrame(rows, columns=["name", "area_fraction", "best_iou", "detected"])
 
 
-def _named(predictions: Iterable, truths: Iterable, names: Iterable | None) -> Iterator[tuple]:
-    truths = list(truths)
-    return zip(range(len(truths)) if names is None else names, predictions, truths, strict=True)
+def _named(predictions: Iterable, truths: Iterable, names: Iterable | None) -> list[tuple]:
+    predictions, truths = list(predictions), list(truths)
+    names = list(range(len(truths)) if names is None else names)
+    if not len(predictions) == len(truths) == len(names):
+        counts = f"{len(predictions)} predictions, {len(truths)} truths and {len(names)} names"
+        raise ValueError(f"one of each per image is needed, not {counts}")
+    return list(zip(names, predictions, truths, strict=True))
 
 
 def summarise(frame: pd.DataFrame) -> dict[str, float | int | None]:

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -38,6 +39,18 @@ class Found(Detection):
 
     def overlay(self) -> np.ndarray:
         return np.full_like(self.image, (250, 0, 0))
+
+
+def interrupted_at(number: int):
+    """A detector whose `number`-th call is one of Ctrl-C."""
+    calls = count(1)
+
+    def detector(image):
+        if next(calls) == number:
+            raise KeyboardInterrupt
+        return Found(image)
+
+    return detector
 
 
 def half_red(path: Path, size_hw=SIZE_HW) -> Path:
@@ -393,16 +406,8 @@ def test_broken_videos_are_told(tmp_path):
 def test_an_interruption_keeps_what_is_finished(tmp_path):
     for name in ("a.png", "b.png", "c.png"):
         half_red(tmp_path / "in" / name)
-    calls = []
-
-    def interrupted(image):
-        calls.append(image)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return Found(image)
-
     with pytest.raises(KeyboardInterrupt):
-        detect(tmp_path / "out", tmp_path / "in", detector=interrupted)
+        detect(tmp_path / "out", tmp_path / "in", detector=interrupted_at(3))
     entries = json.loads((tmp_path / "out" / RESULTS).read_text())
     assert [Path(entry["input"]).name for entry in entries] == ["a.png", "b.png"]
     assert len(list((tmp_path / "out").glob("*_mask.png"))) == 2

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_detect import Found, half_red, stems, video
+from test_detect import Found, half_red, interrupted_at, stems, video
 
 from lesionkit import files
 from lesionkit.detect import Job, UsageError, find_inputs
@@ -193,16 +193,8 @@ def test_entries_are_on_disk_while_the_call_goes_on(patients):
 def test_an_interrupted_second_call_loses_nothing_of_the_first(patients):
     out, p1 = patients / "out", patients / "p1"
     detect(out, p1)
-    calls = []
-
-    def interrupted(image):
-        calls.append(image)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return Found(image)
-
     with pytest.raises(KeyboardInterrupt):
-        detect(out, p1, detector=interrupted)
+        detect(out, p1, detector=interrupted_at(2))
     assert sorted(inputs(out)) == [str(p1 / "a.png"), str(p1 / "b.png")]
     assert pictures(out) == ["a", "b"]
     assert sorted(os.listdir(out)) == sorted([RESULTS, *(f"{stem}{end}" for stem in "ab" for end in ENDINGS)])

@@ -252,7 +252,7 @@ def test_table_takes_whole_batches(table):
 
 
 def test_table_needs_one_of_each():
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="1 predictions, 2 truths and 2 names"):
         metrics.evaluate_masks([TRUTH], [TRUTH, TRUTH])
 
 
