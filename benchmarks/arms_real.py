@@ -17,15 +17,13 @@ import arms
 import click
 import report
 import torch
-from splits import pooled, samples_of
+from splits import CENTRES, pooled, samples_of
 from torch import Tensor, nn
 
 from lesionkit import datasets
 from lesionkit.datasets import Sample
 from lesionkit.devices import resolve
 from lesionkit.frames import Frames, join, lesion_free_crops, real_frames
-
-CENTRES = ("C1", "C2", "C4", "C6")
 
 
 class RealData(arms.Data):
@@ -47,12 +45,9 @@ class RealData(arms.Data):
 
 
 def tests() -> dict[str, tuple[Sample, ...]]:
-    """The samples by set; a centre's name begins its images' names."""
-    found = dict(samples_of("test", "sequence"))
-    if datasets.folder_of("polypgen-single").is_dir():
-        frames = datasets.open_dataset("polypgen-single").samples
-        found |= {f"PolypGen {c}": tuple(one for one in frames if one.name.startswith(c)) for c in CENTRES}
-    return found
+    """The samples by set."""
+    elsewhere = samples_of("test", "elsewhere") if datasets.folder_of("polypgen-single").is_dir() else {}
+    return samples_of("test", "sequence") | {label: one for label, one in elsewhere.items() if label in CENTRES}
 
 
 @click.command()

@@ -10,12 +10,20 @@ shows that mirrors are not simply recognised. Writes, into figures/, reference.c
 reference_by_size.csv (one row per set and size of lesion) and reference_images.csv (one row per test image, so that
 another method can be compared image by image; `--against` does that with such a file). `--part validation` measures
 the same on the part that choices are made with, for weights that have not learned from it. `--split elsewhere` measures
-on the images of other hospitals that are below LESIONKIT_DATA (ETIS-LaribPolypDB, CVC-ColonDB): nothing was trained on
-them, and what shows one polyp is not known, so that intervals are too narrow.
+on the images of other hospitals that are below LESIONKIT_DATA (ETIS-LaribPolypDB, CVC-ColonDB, four centres of
+PolypGen): nothing was trained on them, and what shows one polyp is not known, so that intervals are too narrow.
+
+Where real lesion-free sequences are at hand, also written: reference_lesion_free.csv, for the sequences that nothing
+was trained or chosen on: the share of frames with any pixel marked, with over 0.1 % and over 1 % of them, and how often
+at least three and five frames in a row have over 0.1 % marked. With PolypGen's centres beside them, also
+reference_operating.csv: at every threshold the lesions found at the centres and the frames marked over 0.1 % in the
+sequences, means of centres and of sequences.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -28,12 +36,13 @@ from lesionkit import datasets, fusion, metrics
 from lesionkit.detector import Detector
 from lesionkit.frames import Frames, join, lesion_free_crops, real_frames
 from lesionkit.metrics import claims
+from lesionkit.metrics.tables import THRESHOLDS
 from lesionkit.scenes import SceneConfig, stream_scenes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "recipes" / "reference"))
 
 from mirrors import lesion_free_mirrors, lesion_mirrors
-from splits import MEASURED, samples_of, videos_of
+from splits import CENTRES, MEASURED, free_sequences, samples_of, videos_of
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 SCENES = 100
@@ -80,6 +89,41 @@ def alarms(detector: Detector, frames: list[np.ndarray]) -> dict[str, float]:
     span = binomtest(raised, len(frames)).proportion_ci()  # a bootstrap of no alarm at all would say "never"
     ends = {"false_alarm_rate_low": span.low, "false_alarm_rate_high": span.high}
     return {"images": len(frames), "false_alarm_rate": raised / len(frames)} | ends
+
+
+def by_sequence(detector: Detector, sequences: dict[str, tuple[Path, ...]]) -> pd.DataFrame:
+    """A row per lesion-free sequence, and their mean."""
+    rows = {}
+    for name, paths in sequences.items():
+        shares = np.array([detector(datasets.read_image(path)).mask.mean() for path in paths])
+        over = {"any": 0, "over_0.1_percent": 0.001, "over_1_percent": 0.01}
+        rows[name] = {"frames": len(shares)} | {column: (shares > least).mean() for column, least in over.items()}
+        rows[name] |= {f"runs_of_{n}": runs_in_a_row(shares > 0.001, n) for n in (3, 5)}
+    table = pd.DataFrame(rows).T.rename_axis("sequence")
+    return pd.concat([table, table.mean().to_frame("mean of sequences").T.rename_axis("sequence")])
+
+
+def runs_in_a_row(alarms: Sequence[bool], least: int) -> int:
+    """How often at least `least` frames in a row raise an alarm."""
+    return sum(alarm and len(list(frames)) >= least for alarm, frames in groupby(map(bool, alarms)))
+
+
+def operating(detector: Detector, centres: dict[str, tuple], sequences: dict[str, tuple[Path, ...]]) -> pd.DataFrame:
+    """A row per threshold: what finding more lesions costs in alarms on frames without one."""
+    found, alarms = {}, {}
+    for label, samples in centres.items():
+        for image, mask in map(datasets.read_sample, samples):
+            if mask.any():
+                probability = detector(image).probability
+                matches = [metrics.lesion_matches(probability > t, mask).detected for t in THRESHOLDS]
+                found.setdefault(label, []).extend(zip(*matches, strict=True))
+    for name, paths in sequences.items():
+        for path in paths:
+            probability = detector(datasets.read_image(path)).probability
+            alarms.setdefault(name, []).append([metrics.false_alarm(probability > t) for t in THRESHOLDS])
+    means = {"lesions_found": found, "over_0.1_percent": alarms}
+    columns = {what: np.mean([np.mean(one, axis=0) for one in of.values()], axis=0) for what, of in means.items()}
+    return pd.DataFrame(columns, pd.Index(THRESHOLDS, name="threshold"))
 
 
 def mirror_check(detector: Detector, frames: Frames) -> dict[str, dict[str, object]]:
@@ -145,8 +189,16 @@ def main(
     table = pd.DataFrame(rows).T.rename_axis("set").assign(threshold=detector.threshold)
     out.mkdir(parents=True, exist_ok=True)
     name = "reference" + ("" if split == "pranet" else f"_{split}") + ("" if part == "test" else f"_{part}")
-    for path, frame in ((f"{name}.csv", table), (f"{name}_by_size.csv", by_size), (f"{name}_images.csv", images)):
-        frame.to_csv(out / path, float_format="%.4f")
+    tables = {"": table, "_by_size": by_size, "_images": images}
+    if part == "test" and datasets.folder_of("polypgen-negative").is_dir():
+        sequences, centres = free_sequences("test"), {label: one for label, one in sets.items() if label in CENTRES}
+        silence = by_sequence(detector, sequences)
+        silence.to_csv(out / "reference_lesion_free.csv", float_format="%.4f")
+        click.echo(silence.to_string(float_format="%.3f"))
+        if centres:
+            operating(detector, centres, sequences).to_csv(out / "reference_operating.csv", float_format="%.4f")
+    for ending, frame in tables.items():
+        frame.to_csv(out / f"{name}{ending}.csv", float_format="%.4f")
     click.echo(table.T.to_string(float_format="%.3f"))
     click.echo(by_size.to_string(float_format="%.3f"))
 

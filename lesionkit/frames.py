@@ -6,11 +6,12 @@ Letters: n frames, s = size_px. Images are preprocessed ([8]) and in [0, 1]; mas
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from lesionkit import datasets
@@ -96,15 +97,21 @@ def scene_frames(scenes: Scenes, size_px: int) -> Frames:
 
 def real_frames(samples: Sequence[datasets.Sample], size_px: int) -> Frames:
     """Real images, each cropped to its view and resized to a square. Raises datasets.InvalidData."""
-    parts = []
-    for sample in samples:
-        pixels, lesion = datasets.read_sample(sample)
-        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-        seen = preprocess(image, size_px)
-        mask = crop_resize(torch.from_numpy(lesion)[None, None].float(), seen.box, size_px)
-        raw = crop_resize(image, seen.box, size_px)
-        parts.append(Frames(raw, seen.image, (mask > 0.5).float(), seen.view, (sample.name,)))
-    return join(parts)
+    return join([_real_frame(sample.name, *datasets.read_sample(sample), size_px) for sample in samples])
+
+
+def lesion_free_frames(paths: Sequence[Path], size_px: int) -> Frames:
+    """As `real_frames`, of images of which it is known that they show no lesion."""
+    images = ((path.stem, datasets.read_image(path)) for path in paths)
+    return join([_real_frame(name, image, np.zeros(image.shape[:2], bool), size_px) for name, image in images])
+
+
+def _real_frame(name: str, pixels: UInt8[np.ndarray, "h w 3"], lesion: Bool[np.ndarray, "h w"], size_px: int) -> Frames:
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    seen = preprocess(image, size_px)
+    mask = crop_resize(torch.from_numpy(lesion)[None, None].float(), seen.box, size_px)
+    raw = crop_resize(image, seen.box, size_px)
+    return Frames(raw, seen.image, (mask > 0.5).float(), seen.view, (name,))
 
 
 def on_screen(
@@ -115,9 +122,8 @@ def on_screen(
     v = len(view)
     h, w, left = v, v * 16 // 9, int(0.42 * v)
     screen = np.full((h, w, 3), 17, np.uint8)  # the surround is a dark grey, not black
-    rows, columns = np.mgrid[:v, :v] / v
-    octagon = np.minimum(rows, 1 - rows) + np.minimum(columns, 1 - columns) > 0.2
-    screen[:, left : left + v][octagon] = view[octagon]
+    seen = octagon(v)
+    screen[:, left : left + v][seen] = view[seen]
     thin, top = max(v // 300, 1), int(0.62 * v)
     cv2.rectangle(screen, (0, top), (left - v // 20, h), (38, 182, 143), -1)
     cv2.polylines(
@@ -132,6 +138,12 @@ def on_screen(
             still, (side, side), interpolation=cv2.INTER_AREA
         )
     return screen, (left, 0, v, h)
+
+
+def octagon(size_px: int) -> Bool[np.ndarray, "v v"]:
+    """Where a square view is seen whose corners a processor cuts off."""
+    rows, columns = np.mgrid[:size_px, :size_px] / size_px
+    return np.minimum(rows, 1 - rows) + np.minimum(columns, 1 - columns) > 0.2
 
 
 def join(parts: Sequence[Frames]) -> Frames:

@@ -16,6 +16,7 @@ from PIL import Image
 from lesionkit import datasets, fusion
 from lesionkit.datasets import reading
 from lesionkit.explore.checks import StateError, takes
+from lesionkit.frames import octagon, on_screen
 from lesionkit.scenes.render import SceneConfig, render_scenes
 
 SCENE_PX = 256  # whatever the model's size: a saved point or stroke then means the same place
@@ -50,6 +51,7 @@ class SceneImage:
     light: float = takes((0.5, 1.7), 1.0)  # factor on the exposure
     view_degrees: float = takes((80, 140), 105.0)
     seed: int = takes((0, 9999), 2)
+    screen: str = takes(["no", "yes"], "no")  # as a video processor shows it: panel, still picture, text
     kind: str = takes(["scene"], "scene")
 
     def another(self, number: int) -> "SceneImage":
@@ -67,6 +69,10 @@ class SceneImage:
         what = ", ".join(f"{self.paris} of {lesion.size_mm:.0f} mm" for lesion in scene.lesions[0]) or "no lesion seen"
         pixels = np.ascontiguousarray(fusion.to_array(scene.image[0]))
         truth, depth = scene.mask[0, 0].numpy() > 0, scene.depth[0, 0].numpy()
+        if self.screen == "yes":
+            pixels, (left, _, width, _) = on_screen(pixels, np.ascontiguousarray(pixels[::-1, ::-1]))
+            beside = ((0, 0), (left, pixels.shape[1] - left - width))
+            truth, depth = np.pad(truth & octagon(width), beside), np.pad(depth, beside, mode="edge")
         return LoadedImage(pixels, f"rendered scene {self.seed}, {what}", truth, depth)
 
 

@@ -27,6 +27,7 @@ HISTORY = 200  # steps that can be undone
 GUIDANCES = {"own": "the image's own", "flat": "flattened", "other": "of another image", "off": "attention off"}
 # which settings act under a guidance: a flat map has no relief, and with the attention off nothing does
 ACTING = {"own": ("relief", "strokes"), "flat": ("strokes",), "other": ("other", "relief", "strokes"), "off": ()}
+VIEWS = {"auto": "what is found", "whole": "the whole frame"}  # what of the frame the networks see
 VIEW = ("under", "over", "opacity", "zoom")  # how it is looked at: saved, but not undone
 PANELS = {
     "image": "image",
@@ -58,6 +59,7 @@ class Choice:
     """Everything that a person can choose. Defaults are what the explorer opens with."""
 
     image: Any = field(default=SceneImage(), metadata={"takes": _image})  # one of IMAGES
+    view: str = takes(list(VIEWS), "auto")
     threshold: float = takes((0, 1), 0.5)
     guidance: str = takes(list(GUIDANCES), "own")
     other: int = takes((1, 999), 1)  # which other image's depth, for guidance "other"
@@ -92,13 +94,13 @@ class ExplorerState:
 
     def __init__(self, detector: Detector, weights: str = "reference", image: Any = None):
         self.detector, self.weights = detector, weights
-        self._default = Choice(threshold=float(detector.threshold))
+        self._default = Choice(threshold=float(detector.threshold), view=detector.view)
         first = build(Choice, vars(self._default) | {"image": image or SceneImage()}, "the state")
         self._steps, self._at = [first], 0
         self.step: Hashable = None  # what the present one is about; None: what changes next is a step of its own
         self._uploads: dict[UploadImage, LoadedImage] = {}
         self._show = lru_cache(maxsize=4)(
-            lambda image: whatif.prepare(detector, self._uploads.get(image) or image.load())
+            lambda image, view: whatif.prepare(detector, self._uploads.get(image) or image.load(), view)
         )
         self._answer = lru_cache(maxsize=12)(self._compute_outcome)
         self.runs = 0  # how often the networks ran; the tests count
@@ -167,9 +169,9 @@ class ExplorerState:
         if set(changes) <= set(VIEW):
             self._steps[self._at] = now
             return
-        self._show(now.image)  # before anything changes: an image that cannot be read leaves the state alone
+        self._show(now.image, now.view)  # before anything changes: an image that cannot be read leaves the state alone
         if now.guidance == "other":
-            self._show(now.image.another(now.other))
+            self._show(now.image.another(now.other), now.view)
         kept = self._at if step is not None and step == self.step else self._at + 1
         self._steps = [*self._steps[:kept], now][-HISTORY:]
         self._at, self.step = len(self._steps) - 1, step
@@ -194,28 +196,28 @@ class ExplorerState:
     @property
     def shown(self) -> Shown:
         """The image, and what of it does not depend on the what-if."""
-        return self._show(self.now.image)
+        return self._show(self.now.image, self.now.view)
 
     @property
     def outcome(self) -> Outcome:
         """What the networks answer to the chosen depth; `original` itself while nothing was asked of it."""
         now = self.now
-        return self._answer(Choice(image=now.image, guidance=now.guidance, **now.part(ACTING[now.guidance])))
+        return self._answer(Choice(guidance=now.guidance, **now.part(("image", "view", *ACTING[now.guidance]))))
 
     @property
     def original(self) -> Outcome:
         """What they answer to the image's own depth."""
-        return self._answer(Choice(image=self.now.image))
+        return self._answer(Choice(**self.now.part(("image", "view"))))
 
     @torch.inference_mode()
     def _compute_outcome(self, what_if: Choice) -> Outcome:
         self.runs += 1
-        shown = self._show(what_if.image)
+        shown = self._show(what_if.image, what_if.view)
         depth = shown.depths.target
         if what_if.guidance == "flat":  # a wall at the median distance, seen head-on
             depth = torch.full_like(depth, float(depth.median()))
         elif what_if.guidance == "other":
-            depth = self._show(what_if.image.another(what_if.other)).depths.target
+            depth = self._show(what_if.image.another(what_if.other), what_if.view).depths.target
         depth = whatif.paint(whatif.exaggerate(depth, what_if.relief), what_if.strokes, shown.box)
         return whatif.guide(self.detector, shown, depth, what_if.guidance != "off")
 

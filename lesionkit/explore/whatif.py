@@ -78,10 +78,10 @@ class Stroke:
 
 
 @torch.inference_mode()
-def prepare(detector: Detector, loaded: LoadedImage) -> Shown:
-    """Steps [8–18, 26] for one image. Raises ImageError."""
+def prepare(detector: Detector, loaded: LoadedImage, view: str = "auto") -> Shown:
+    """Steps [8–18, 26] for one image; view as in `preprocess`. Raises ImageError."""
     tensor = torch.from_numpy(loaded.image).permute(2, 0, 1)[None].to(detector.device)
-    seen = preprocess(tensor.float() / 255, detector.config.size_px, detector.view)
+    seen = preprocess(tensor.float() / 255, detector.config.size_px, view)
     image = seen.image.to(memory_format=torch.channels_last)
     features = tuple(detector.segmenter.encode(image))
     return Shown(loaded, seen.image, seen.view, tuple(seen.box[0].tolist()), detector.depth_net(image), features)

@@ -20,7 +20,7 @@ from lesionkit.detector import Detector
 from lesionkit.explore import pictures
 from lesionkit.explore.checks import DECIMALS, StateError
 from lesionkit.explore.images import PARIS, SampleImage, SceneImage, open_dataset
-from lesionkit.explore.state import GUIDANCES, VIEW, ExplorerState
+from lesionkit.explore.state import GUIDANCES, VIEW, VIEWS, ExplorerState
 from lesionkit.preprocess import ImageError
 
 PAUSE_S = 1.0  # a slider that rested this long begins a new step to undo
@@ -39,14 +39,16 @@ SLIDERS = {  # title, lowest and highest value, step, and what the title does no
 }
 LISTS = {
     "source": ("Image", [("rendered scene", "scene"), ("data set", "sample"), ("own file", "upload")]),
+    "view": ("View", [(label, name) for name, label in VIEWS.items()]),
     "paris": ("Paris class", PARIS),
+    "screen": ("On a screen", ["no", "yes"]),
     "dataset": ("Data set", ()),
     "sample": ("Sample", ()),
     "guidance": ("Depth", [(label, name) for name, label in GUIDANCES.items()]),
 }
 WHOLE = {"seed": ("Scene", 0, 9999), "other": ("Other image", 1, 999)}
 BOXES = {  # what belongs to a kind of image
-    "scene": ("seed", "paris", "size_mm", "relief", "contrast", "light", "view_degrees"),
+    "scene": ("seed", "paris", "size_mm", "relief", "contrast", "light", "view_degrees", "screen"),
     "sample": ("dataset", "sample"),
     "upload": ("hint",),
 }
@@ -54,7 +56,7 @@ LOADING = (  # shown until the script says that it runs, which no error of its o
     "The pictures are being loaded. If this line stays, the browser was not allowed to run the explorer's script: "
     "whoever runs this server must allow <code>blob:</code> in <code>script-src</code> of its Content-Security-Policy."
 )
-FIELDS = {name: name for name in ("threshold", "guidance", "other", "angle")} | {"relief_factor": "relief"}
+FIELDS = {name: name for name in ("threshold", "guidance", "other", "angle", "view")} | {"relief_factor": "relief"}
 
 
 class ImageStack(anywidget.AnyWidget):
@@ -87,7 +89,17 @@ def make_controls() -> dict[str, Any]:
     c["boxes"] = {kind: widgets.VBox([c[name] for name in names]) for kind, names in BOXES.items()}
     titles = [widgets.HTML(f"<h4>{text}</h4>") for text in ("Image", "What if the depth were …", "Read")]
     what_if = [c[name] for name in ("guidance", "relief_factor", "other", "brush_px", "strength")]
-    parts = [titles[0], c["source"], *c["boxes"].values(), titles[1], *what_if, titles[2], c["threshold"], c["angle"]]
+    parts = [
+        titles[0],
+        c["source"],
+        *c["boxes"].values(),
+        c["view"],
+        titles[1],
+        *what_if,
+        titles[2],
+        c["threshold"],
+        c["angle"],
+    ]
     c["column"] = widgets.VBox(parts, layout=widgets.Layout(flex="0 0 auto", width="282px", overflow="visible"))
     c["column"].add_class("lk-controls")
     return c

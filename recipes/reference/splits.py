@@ -1,8 +1,10 @@
 """The splits that the reference weights are trained and measured on: name in the tables -> data set, its split."""
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
-from lesionkit.datasets import InvalidData, Sample, open_dataset, status
+from lesionkit.datasets import InvalidData, Sample, open_dataset, open_images, status
 from lesionkit.datasets.splits import groups_of
 
 SPLITS = {
@@ -14,14 +16,16 @@ SPLITS = {
 
 
 # of hospitals that nothing was trained on, for measuring only: every image is of the test part
-ELSEWHERE = {"ETIS": "etis-laribpolypdb", "ColonDB": "cvc-colondb"}
+ELSEWHERE = {"ETIS": ("etis-laribpolypdb", ""), "ColonDB": ("cvc-colondb", "")}  # and how their images' names begin
+CENTRES = {f"PolypGen {centre}": ("polypgen-single", centre) for centre in ("C1", "C2", "C4", "C6")}
+FREE = {"train": 6, "threshold": 2, "test": 3}  # how many of the lesion-free sequences of PolypGen
 MEASURED = (*SPLITS, "elsewhere")
 
 
 def videos_of(label: str, names: Sequence[str]) -> list[str]:
     """The video (or pair of near-duplicates) of each image of a set; an image of none that is known is one of its own.
     label: as `samples_of` gives it."""
-    sets = {label: name for split in SPLITS.values() for label, (name, _) in split.items()} | ELSEWHERE
+    sets = {label: name for split in (*SPLITS.values(), ELSEWHERE, CENTRES) for label, (name, _) in split.items()}
     known = groups_of(sets.get(label, label))
     return [known.get(name, name) for name in names]
 
@@ -43,6 +47,21 @@ def pooled(part: str, split: str) -> list[Sample]:
 def _elsewhere(part: str) -> dict[str, tuple[Sample, ...]]:
     if part != "test":
         raise InvalidData(f"the sets from elsewhere have no {part} part: measure them with --part test")
-    here = {row["name"] for row in status() if row["present"]}
-    present = {label: name for label, name in ELSEWHERE.items() if name in here}
-    return {label: open_dataset(name).samples for label, name in (present or ELSEWHERE).items()}  # with none, says so
+    sets, here = ELSEWHERE | CENTRES, {row["name"] for row in status() if row["present"]}
+    present = {label: one for label, one in sets.items() if one[0] in here} or sets  # with none, reading says so
+    samples = {name: open_dataset(name).samples for name, _ in present.values()}
+    return {
+        label: tuple(sample for sample in samples[name] if sample.name.startswith(begins))
+        for label, (name, begins) in present.items()
+    }
+
+
+def free_sequences(part: str) -> dict[str, tuple[Path, ...]]:
+    """The lesion-free frames of "train", "threshold" or "test" by sequence, in order; whole sequences are dealt out, by
+    a hash of their names. Raises MissingData."""
+    frames: dict[str, list[Path]] = {}
+    for path in open_images("polypgen-negative"):
+        frames.setdefault(path.stem.split("_")[0], []).append(path)
+    ranked = sorted(frames, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    first = sum(list(FREE.values())[: list(FREE).index(part)])
+    return {name: tuple(frames[name]) for name in ranked[first : first + FREE[part]]}

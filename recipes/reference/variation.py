@@ -18,22 +18,38 @@ WIDE = AugmentConfig(scale=(0.55, 2.0), brightness=0.25, contrast=0.25, saturati
 class Variation(Augment):
     """For the segmenter. As `Augment`, but what a warp lays bare shows the frame's own tissue, lesions included.
 
-    light: probability of one that falls off towards a side. mix: share of the images that get a rectangle of another
-    one, see `cut_mix`.
+    light: probability of one that falls off towards a side. mix, looks: shares of the images that get a rectangle of
+    another one, and the colours of another one; see `cut_mix` and `borrowed`.
     """
 
-    def __init__(self, config: AugmentConfig = WIDE, light: float = 0.3, mix: float = 0.0):
+    def __init__(self, config: AugmentConfig = WIDE, light: float = 0.3, mix: float = 0.0, looks: float = 0.0):
         super().__init__()
         uneven = kornia.augmentation.RandomLinearIllumination(gain=(0.05, 0.3), p=light)
         stages = [*geometry_stages(config, "reflection"), *colour_stages(config), uneven]
-        self.stages, self.mix = kornia.augmentation.AugmentationSequential(*stages, data_keys=None), mix
+        self.stages = kornia.augmentation.AugmentationSequential(*stages, data_keys=None)
+        self.mix, self.looks = mix, looks
 
     def forward(self, image: Tensor, *maps: Tensor) -> list[Tensor]:
-        varied = super().forward(image, *maps)
-        return cut_mix(varied, self.mix) if self.mix else varied
+        image, *maps = super().forward(image, *maps)
+        if self.looks:
+            image = borrowed(image, self.looks)
+        return cut_mix([image, *maps], self.mix) if self.mix else [image, *maps]
 
     def extra_repr(self) -> str:
-        return f"mix={self.mix}"
+        return f"mix={self.mix}, looks={self.looks}"
+
+
+def borrowed(image: Float[Tensor, "b 3 s s"], share: float) -> Float[Tensor, "b 3 s s"]:
+    """A `share` of the images in the colours of the image before it: mean and deviation of each channel over what is
+    not black (Reinhard et al., 2001, without their colour space). Where lesion-free frames come from one hospital and
+    lesions from another, the look of a frame must not tell which it is."""
+    seen = (image.amax(1, keepdim=True) > 0).float()
+    count = seen.sum((2, 3), keepdim=True).clamp_min(1)
+    mean = (image * seen).sum((2, 3), keepdim=True) / count
+    spread = (((image - mean) * seen).square().sum((2, 3), keepdim=True) / count).sqrt().clamp_min(0.02)
+    dressed = (image - mean) / spread * spread.roll(1, 0) + mean.roll(1, 0)
+    chosen = (torch.rand(len(image), 1, 1, 1) < share).to(image.device)
+    return torch.where(chosen & (seen > 0), dressed.clamp(0.004, 1), image)
 
 
 def cut_mix(together: list[Float[Tensor, "b _ s s"]], share: float) -> list[Tensor]:

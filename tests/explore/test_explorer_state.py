@@ -320,6 +320,21 @@ def test_a_scene_without_lesion_has_an_empty_truth(state):
     assert state.numbers()["false_area"]["now"] == pytest.approx(state.numbers()["mask_area"]["now"])
 
 
+def test_on_a_processors_screen_the_view_is_found_or_the_whole_frame_is_taken(state):
+    alone, alone_hw = SceneImage().load(), state.shown.size_hw
+    state.choose_scene(screen="yes")
+    loaded, (x, y, width, height) = state.shown.loaded, state.shown.box
+    assert state.shown.size_hw == loaded.truth.shape == loaded.depth.shape == (alone_hw[0], alone_hw[1] * 16 // 9)
+    side = alone_hw[1]
+    left = int(0.42 * side)
+    assert max(abs(x - left), abs(y), abs(width - side), abs(height - side)) <= 3
+    np.testing.assert_array_equal(loaded.depth[:, left : left + side], alone.depth)
+    assert not state.probability()[:, : left - 3].any()
+    state.change(view="whole")
+    assert state.shown.box[2] >= loaded.truth.shape[1]
+    assert ExplorerState.from_json(state.detector, state.to_json()).now == state.now
+
+
 def test_paint_and_point_stay_in_a_scene_and_go_with_another(state):
     state.click(100, 100)
     state.paint([(50, 50)], 10)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from common import mean_of
 from depth_stages import DepthStage, fresh_scenes, kept_scenes
 from mirrors import lesion_free_mirrors, lesion_mirrors
-from variation import Variation, Views, coarsened, cut_mix, unpacked
+from variation import Variation, Views, borrowed, coarsened, cut_mix, unpacked
 
 from lesionkit.augment import Augment, AugmentConfig
 from lesionkit.depth import DepthNet
@@ -96,11 +96,24 @@ def test_mixing_is_off_unless_asked_for():
     assert plain.sum() > 0
 
 
+def test_borrowed_colours_are_those_of_the_image_before():
+    """Mean and deviation of what is not black; the black stays, and where nothing is borrowed all stays."""
+    torch.manual_seed(0)
+    image = 0.3 + 0.05 * torch.randn(3, 3, 32, 32) + torch.tensor([0.0, 0.1, 0.3]).view(3, 1, 1, 1)
+    image[..., :4] = 0
+    assert torch.equal(borrowed(image, 0.0), image)
+    dressed = borrowed(image, 1.0)
+    assert (dressed[..., :4] == 0).all()
+    tissue, before = dressed[..., 4:], image.roll(1, 0)[..., 4:]
+    torch.testing.assert_close(tissue.mean((2, 3)), before.mean((2, 3)), atol=0.01, rtol=0)
+    torch.testing.assert_close(tissue.std((2, 3)), before.std((2, 3)), atol=0.01, rtol=0)
+
+
 def test_a_checkpoint_knows_its_variation():
     """By its text: the same in another process, and another where mixing is another."""
     assert repr(Variation()) == repr(Variation())
     assert " at 0x" not in repr(Variation())
-    assert repr(Variation()) != repr(Variation(mix=0.5))
+    assert len({repr(Variation()), repr(Variation(mix=0.5)), repr(Variation(looks=0.5))}) == 3
 
 
 # --- views
