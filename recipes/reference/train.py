@@ -2,14 +2,14 @@
 
     LESIONKIT_DATA=... python recipes/reference/train.py --out runs/reference
 
-Stages, each resumable after a kill: depth network on rendered scenes (four steps; on a GPU `--fresh --compiled`
-has new scenes all the time, straight from the renderer); segmentation on the training parts of Kvasir-SEG and
-CVC-ClinicDB (PraNet split, less the validation part) with lesion-free crops and mirrored halves of the same images and
-rendered scenes; the mean of its last stages; two short trainings that fork from that mean, the mean of all three,
-and the same once more from there; threshold fixed on the validation part. With all of this chosen, the forks are
-trained once more on the whole training part, validation images included, as published tables do. Writes
-chosen.safetensors (before the validation images are learned from) and weights.safetensors; the test parts are not
-touched here (benchmarks/evaluate_reference.py does that).
+Stages, each resumable after a kill: depth network on rendered scenes (four steps; on a GPU `--fresh --compiled` has new
+scenes all the time, straight from the renderer); segmentation on the training parts of Kvasir-SEG and CVC-ClinicDB
+(PraNet split, less the validation part) with lesion-free crops and mirrored halves of the same images, six lesion-free
+sequences of PolypGen, and rendered scenes; the mean of its last stages; two short trainings that fork from that mean,
+the mean of all three, and the same once more from there; threshold fixed on the validation part and two more lesion-
+free sequences. With all of this chosen, the forks are trained once more on the whole training part, validation images
+included, as published tables do. Writes chosen.safetensors (before the validation images are learned from) and
+weights.safetensors; the test parts are not touched here (benchmarks/evaluate_reference.py does that).
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +20,7 @@ import depth_stages
 import numpy as np
 import torch
 from common import log
-from segmenter_stages import DROP_PATH, SEGMENTER_STAGES, free_frames, train_forks, train_stages
+from segmenter_stages import DROP_PATH, SEGMENTER_STAGES, begin_from, blended, free_frames, train_forks, train_stages
 from splits import SPLITS, pooled
 
 from lesionkit import datasets, fusion, metrics, scenes
@@ -47,6 +47,7 @@ from lesionkit.segmentation import GUIDANCE, DepthGuidedSegmenter
 @click.option("--compiled", is_flag=True, help="render depth's scenes by a compiled program: faster, the same scenes")
 @click.option("--fresh", is_flag=True, help="depth from new scenes all the time, for a GPU")
 @click.option("--depth-from", default=None, help="of these weights: only the last stage is trained, on relief")
+@click.option("--segmenter-from", default=None, help="of these weights: only the forks are trained")
 @click.option("--only-depth", is_flag=True, help="stop after the depth network")
 def main(
     out: Path,
@@ -64,6 +65,7 @@ def main(
     compiled: bool,
     fresh: bool,
     depth_from: str | None,
+    segmenter_from: str | None,
     only_depth: bool,
 ) -> None:
     device = resolve(device)
@@ -78,16 +80,21 @@ def main(
         return
     torch.manual_seed(seed)
     detector = untrained(net, size_px, guidance, encoder, split, device)
-    train_stages(out, detector, split, precision, seed, SEGMENTER_STAGES[:stages])
-    whole, learned, held_out = stages == len(SEGMENTER_STAGES), pooled("train", split), pooled("validation", split)
-    if whole:
-        train_forks(out, detector, learned, "fork", precision, seed)
+    if segmenter_from:
+        begin_from(detector.segmenter, segmenter_from)
+    else:
+        train_stages(out, detector, split, precision, seed, SEGMENTER_STAGES[:stages])
+    forked, learned, held_out = stages == len(SEGMENTER_STAGES), pooled("train", split), pooled("validation", split)
+    if forked:
+        start = detector.segmenter.state_dict() if segmenter_from else blended(out)
+        start = {name: value.cpu().clone() for name, value in start.items()}
+        train_forks(out, detector, start, learned, "fork", precision, seed)
     free = free_frames(split, size_px, seed)
     detector.threshold = metrics.best_threshold(*measure(detector, held_out, free), alarm_limit=alarm_limit)
     log(f"threshold {detector.threshold} from {len(held_out)} validation images and {len(free)} lesion-free frames")
-    log(f"saved {detector.save(out / ('chosen.safetensors' if whole else 'weights.safetensors'))}")
-    if whole:  # the same once more, with nothing left to choose and nothing held back
-        train_forks(out, detector, learned + held_out, "last", precision, seed)
+    log(f"saved {detector.save(out / ('chosen.safetensors' if forked else 'weights.safetensors'))}")
+    if forked:  # the same once more, with nothing left to choose and nothing held back
+        train_forks(out, detector, start, learned + held_out, "last", precision, seed)
         log(f"saved {detector.save(out / 'weights.safetensors')}")
 
 
@@ -101,7 +108,7 @@ def faster_renderer(device: torch.device) -> AbstractContextManager:
 
 
 def untrained(net: DepthNet, size_px: int, guidance: str, encoder: str, split: str, device: torch.device) -> Detector:
-    words = f"Kvasir-SEG and CVC-ClinicDB (training parts, {split} split), rendered scenes"
+    words = f"Kvasir-SEG and CVC-ClinicDB (training parts, {split} split), PolypGen (lesion-free), rendered scenes"
     config = DetectorConfig(size_px, guidance, encoder, trained_on=words)
     detector = Detector(net, DepthGuidedSegmenter(guidance, encoder), config, device)
     detector.segmenter.encoder.drop_path = DROP_PATH

@@ -12,13 +12,15 @@ from click.testing import CliRunner
 from common import mean_of
 from depth_stages import DepthStage, fresh_scenes, kept_scenes
 from mirrors import lesion_free_mirrors, lesion_mirrors
+from segmenter_stages import begin_from
 from variation import Variation, Views, borrowed, coarsened, cut_mix, unpacked
 
 from lesionkit.augment import Augment, AugmentConfig
 from lesionkit.depth import DepthNet
-from lesionkit.detector import load_depth
+from lesionkit.detector import Detector, DetectorConfig, load_depth
 from lesionkit.frames import Frames, join, rendered_frames
 from lesionkit.scenes import SceneConfig
+from lesionkit.segmentation import DepthGuidedSegmenter
 
 SIZE = 64
 
@@ -313,6 +315,18 @@ def test_coarse_images_have_half_the_pixels_and_stay_in_place():
 def test_the_mean_of_weights_by_hand():
     states = [(0.25, {"w": torch.tensor([4.0]), "steps": torch.tensor(3)}), (0.75, {"w": torch.tensor([8.0])})]
     assert mean_of(states) == {"w": torch.tensor([7.0]), "steps": torch.tensor(3)}
+
+
+def test_forks_begin_from_what_other_weights_have_of_the_same_kind(tmp_path):
+    nets = [DepthGuidedSegmenter(kind, "small", pretrained=False) for kind in ("plain", "depth")]
+    config = DetectorConfig(guidance="plain", encoder="small")
+    weights = Detector(DepthNet(pretrained=False), nets[0], config, "cpu").save(tmp_path / "plain.safetensors")
+    before = {name: value.clone() for name, value in nets[1].state_dict().items()}
+    begin_from(nets[1], str(weights))
+    for name, value in nets[1].state_dict().items():
+        of_branch = name.startswith(("depth_features", "attention"))
+        expected = before[name] if of_branch else nets[0].state_dict()[name]
+        torch.testing.assert_close(value, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_the_command_trains_on_published_parts_only():
