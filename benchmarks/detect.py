@@ -81,7 +81,7 @@ def one_by_one(detector: Detector, paths: list[Path], out: Path) -> dict[str, fl
                 image = datasets.read_image(path)
             found = detector(image)
             _ = found.lesions  # the table of detections.json
-            for ending, encode in outputs.OUTPUTS.values():
+            for ending, encode in outputs.pictures_of(outputs.USUAL).items():
                 files.write_bytes(out / f"{path.stem}{ending}", encode(found))
     rest = clock.seconds["all"] - sum(clock.seconds[name] for name in PHASES[:-1])
     return {**{name: clock.seconds[name] for name in PHASES[:-1]}, PHASES[-1]: rest}

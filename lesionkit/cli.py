@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+SAVED = "mask, overlay, probability, depth, attention, csv, coco"  # `detect.KINDS`, without the import
+
 # The modules are imported inside the commands: torch and kornia take seconds, `lesionkit --help` should not.
 
 
@@ -58,13 +60,14 @@ def run(**options: Any) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--every", type=click.IntRange(1), default=25, show_default=True, help="Of videos, every N-th frame.")
 @click.option("--resume", is_flag=True, help="Add to the results in the folder, and skip the inputs that are finished.")
+@click.option("--save", default="mask,overlay", show_default=True, help=f"What is written: some of {SAVED}.")
 @click.option(
     "--view", type=click.Choice(["auto", "whole"]), default="auto", show_default=True,
     help="auto finds the view in each frame; whole: where it is wrong.",
 )  # fmt: skip
 def detect(
     inputs: tuple[str, ...], out: str, weights: str, threshold: float | None, device: str, every: int, resume: bool,
-    view: str,
+    save: str, view: str,
 ) -> None:  # fmt: skip
     """Find lesions in images, folders (recursively), patterns and videos.
 
@@ -74,20 +77,23 @@ def detect(
     of others is refused without --resume.
     """
     from lesionkit import devices
-    from lesionkit.detect import Job, UsageError, find_inputs
+    from lesionkit.detect import KINDS, Job, UsageError, find_inputs
     from lesionkit.detector import Detector, WeightsError
 
     folder, tell = Path(out), lambda text: click.echo(text, err=True)
     with _exit_with(2, UsageError, devices.DeviceError, WeightsError, OSError):
         if threshold is not None and not 0 < threshold < 1:  # also refuses nan
             raise UsageError(f"--threshold is {threshold}, but must lie between 0 and 1, both excluded")
+        kinds = list(dict.fromkeys(save.split(",")))
+        if unknown := [kind for kind in kinds if kind not in KINDS]:
+            raise UsageError(f"--save has no kind {unknown[0]!r}: use some of {', '.join(KINDS)}")
         found = find_inputs(inputs, folder, resume, tell)
         detector = Detector.from_pretrained(weights, device=device).fuse()
         detector.threshold, detector.view = threshold or detector.threshold, view
     for source in found:
         if source.path and source.stem != source.path.stem:
             tell(f"{source.input} is written as {source.stem}, its own name is taken")
-    job = Job(detector, folder, tell, resume)
+    job = Job(detector, folder, tell, resume, kinds)
     _stop_at_signals()
     try:
         with _exit_with(2, UsageError), _exit_with(1, OSError):

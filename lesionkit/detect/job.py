@@ -25,12 +25,13 @@ PROGRESS_S = 5.0  # seconds between two progress lines
 @dataclass
 class Job:
     """One call: a detector and an output folder. After an interruption `entries` holds what it finished; a call that
-    is to `resume` leaves what the folder holds, and does not do it again."""
+    is to `resume` leaves what the folder holds, and does not do it again. save: some of `outputs.KINDS`."""
 
     detector: Callable[[np.ndarray], outputs.Found]
     out: Path
     echo: Callable[[str], None] = click.echo
     resume: bool = False
+    save: Sequence[str] = outputs.USUAL
     entries: list[Entry] = field(default_factory=list)
     kept: int = 0
 
@@ -39,7 +40,7 @@ class Job:
         when the folder is another call's."""
         start = last = time.perf_counter()
         writing: deque[Future] = deque()
-        with opened(self.out, found, self.resume) as results, ThreadPoolExecutor(1) as writer:
+        with opened(self.out, found, self.resume, self.save) as results, ThreadPoolExecutor(1) as writer:
             self.kept, items = len(results.finished), read_ahead(read_all(found, every, results.finished))
             try:
                 for entry, image in items:
@@ -60,7 +61,9 @@ class Job:
         start = time.perf_counter()
         try:
             found = self.detector(image)
-            return entry | outputs.facts(found) | {"seconds": entry["seconds"] + time.perf_counter() - start}, found
+            return entry | outputs.facts(found, self.save) | {
+                "seconds": entry["seconds"] + time.perf_counter() - start
+            }, found
         except Exception as problem:  # one image must not cost the others; the reason is reported, not hidden
             return {"input": entry["input"], "error": f"the detector failed: {_one_line(problem)}"}, None
 
@@ -68,11 +71,14 @@ class Job:
         start, contents = time.perf_counter(), {}
         try:
             if found is not None:
-                contents = {f"{entry['stem']}{ending}": encode(found) for ending, encode in outputs.OUTPUTS.values()}
+                pictures = outputs.pictures_of(self.save).items()
+                contents = {f"{entry['stem']}{ending}": encode(found) for ending, encode in pictures}
                 entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 4)
             results.add(entry)  # first: no picture is without an entry
             for name, content in contents.items():
                 files.write_bytes(self.out / name, content)
+            if contents:  # an earlier call may have been asked for other kinds
+                results.clear(entry["stem"], outputs.ENDINGS - outputs.pictures_of(self.save).keys())
         except Exception as error:  # a full disk, or pixels that cannot be encoded
             results.remove(entry["stem"])
             entry = {"input": entry["input"], "error": f"cannot be written: {_one_line(error)}"}

@@ -7,7 +7,7 @@ It is written before they are, so that no picture is without an entry, however a
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import filelock
 
 from lesionkit import files
 from lesionkit.datasets.reading import listing
-from lesionkit.detect.outputs import ENDINGS, RESULTS
+from lesionkit.detect.outputs import ENDINGS, RESULTS, TABLES, pictures_of
 from lesionkit.detect.reading import Entry, Source
 
 LOCK = ".detections.lock"  # there only while a call is, or after a kill
@@ -32,8 +32,8 @@ class Results:
     have neither pictures nor a file, by a slash and their input. Raises UsageError for a detections.json that is not
     ours."""
 
-    def __init__(self, out: Path):
-        self.out, self.path = out, out / RESULTS
+    def __init__(self, out: Path, save: Sequence[str] = ()):
+        self.out, self.path, self.kinds = out, out / RESULTS, save
         self.entries = _load(self.path)
         self.finished: set[str] = set()  # stems that this call need not make again
         self.replaced: set[str] = set()  # stems that this call has yet to make again
@@ -46,12 +46,14 @@ class Results:
             if "file" in entry
         }
 
-    def pictures(self, stem: str) -> list[Path]:
-        return [self.out / f"{stem}{ending}" for ending in ENDINGS]
+    def pictures(self, stem: str, endings: Iterable[str] = ENDINGS) -> list[Path]:
+        return [self.out / f"{stem}{ending}" for ending in endings]
 
     def is_ours(self, name: str) -> bool:
         """Whether a file of this name in the folder is a result."""
-        return name == RESULTS or any(stem in self.entries for stem in _stems(name))
+        return name in (RESULTS, *(table for table, _ in TABLES.values())) or any(
+            stem in self.entries for stem in _stems(name)
+        )
 
     def check(self, found: Sequence[Source], resume: bool) -> None:
         """Raise UsageError where a call would replace what is not its own: results of other inputs, unless it adds to
@@ -60,6 +62,9 @@ class Results:
         if others and not resume:
             what = f"{self.out} holds results of other inputs ({listing(sorted(others))})"
             raise UsageError(f"{what}: give another --out, or add to them with --resume")
+        tables = [self.out / name for kind, (name, _) in TABLES.items() if kind in self.kinds]
+        if theirs := [path for path in tables if path.exists() and not self.path.exists()]:
+            raise UsageError(f"{theirs[0].resolve()} exists and a result would overwrite it: give another --out")
         wanted = {one.stem if one.kind == "image" else f"{one.stem}/" for one in found if one.path}
         for path in sorted(self.out.glob("*")):
             meets = any({stem, FRAME.sub("/", stem)} & wanted for stem in _stems(path.name))  # of a/ are all a_000025
@@ -73,7 +78,10 @@ class Results:
         for key in [key for key, entry in self.entries.items() if "error" in entry and (key in tried or not resume)]:
             del self.entries[key]
         again = {stem for stem, entry in self.entries.items() if entry.get("file") in asked}
-        self.finished = {stem for stem in again if resume and all(path.is_file() for path in self.pictures(stem))}
+        wanted = pictures_of(self.kinds)
+        self.finished = {
+            stem for stem in again if resume and all(path.is_file() for path in self.pictures(stem, wanted))
+        }
         self.replaced = again - self.finished
         self.save()
 
@@ -92,21 +100,27 @@ class Results:
     def remove(self, stem: str) -> None:
         """An entry and its pictures go."""
         self.entries.pop(stem, None)
-        for path in self.pictures(stem):
+        self.clear(stem, ENDINGS)
+
+    def clear(self, stem: str, endings: Iterable[str]) -> None:
+        for path in self.pictures(stem, endings):
             with suppress(OSError):  # it may not be there
                 path.unlink()
 
     def save(self) -> None:
         """Write all entries: beside detections.json if another program holds that, and then there to the end."""
+        for kind, (name, table) in TABLES.items():
+            if kind in self.kinds:
+                files.write_bytes(self.out / name, table(list(self.entries.values())))
         self.path = files.write_bytes(self.path, HEAD + b",\n".join(map(_line, self.entries.values())) + TAIL)
 
 
 @contextmanager
-def opened(out: Path, found: Sequence[Source], resume: bool) -> Iterator[Results]:
+def opened(out: Path, found: Sequence[Source], resume: bool, save: Sequence[str]) -> Iterator[Results]:
     """The results that a call adds to. What an earlier one made of the same files goes in the end, if this one did not
     make it again. Raises UsageError when another call writes there, or has since the inputs were found."""
     with _alone(out):
-        results = Results(out)
+        results = Results(out, save)
         results.check(found, resume)
         results.begin(found, resume)
         try:

@@ -14,10 +14,11 @@ import pytest
 
 from lesionkit import files
 from lesionkit.detect import Job, UsageError, find_inputs, reading, videos
-from lesionkit.detect.outputs import ENDINGS, RESULTS
+from lesionkit.detect.outputs import RESULTS, USUAL, pictures_of
 from lesionkit.fusion import Detection
 
 SIZE_HW = (20, 30)
+ENDINGS = tuple(pictures_of(USUAL))
 
 
 @dataclass

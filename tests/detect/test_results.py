@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from test_detect import Found, half_red, interrupted_at, stems, video
+from test_detect import ENDINGS, Found, half_red, interrupted_at, stems, video
 
 from lesionkit import files
 from lesionkit.detect import Job, UsageError, find_inputs
-from lesionkit.detect.outputs import ENDINGS, RESULTS
+from lesionkit.detect.outputs import RESULTS
 from lesionkit.detect.results import Results
 
 
