@@ -18,7 +18,8 @@ comparison is depth − plain in Dice; a difference below 0.01 does not matter. 
 p-values of all other comparisons of a configuration are corrected together (Holm).
 
 The runs are kept after every arm, in results/arms.json or in --json FILE, and not made again. Without --json also
-written: figures/arms_by_seed.csv, figures/arms_differences.csv and, with `map`, figures/arms_map.csv.
+written: figures/arms_by_seed.csv, figures/arms_differences.csv, a picture of both (arms_by_seed.png) and, with `map`,
+figures/arms_map.csv.
 """
 
 import json
@@ -36,10 +37,11 @@ import numpy as np
 import pandas as pd
 import report
 import torch
+from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor, nn
 
-from lesionkit import files, frames, losses, metrics, training
+from lesionkit import figures, files, frames, losses, metrics, training
 from lesionkit.detector import Detector
 from lesionkit.devices import resolve
 from lesionkit.frames import Frames
@@ -308,6 +310,25 @@ def write_figures(runs: pd.DataFrame) -> None:
         found["arms_map"] = differences(runs[cells]).query("measure == 'dice'")
     for name, table in found.items():
         table.to_csv(FIGURES / f"{name}.csv", index=False, float_format="%.5f")
+    picture(runs[~cells]).savefig(FIGURES / "arms_by_seed.png", dpi=2 * figures.DPI)
+
+
+def picture(runs: pd.DataFrame) -> Figure:
+    """Dice of every arm: a dot a seed, the mean over seeds and its 95 % interval; a panel a configuration."""
+    names = [arm for arm in ARMS if arm in set(runs["arm"])]
+    configs = list(runs["config"].unique())
+    fig = Figure(figsize=(3.4 * len(configs) + 0.6, 0.3 * len(names) + 1), layout="constrained")
+    for axis, config in zip(fig.subplots(1, len(configs), sharey=True, squeeze=False)[0], configs, strict=True):
+        for y, arm in enumerate(names):
+            dice = runs["dice"][(runs["config"] == config) & (runs["arm"] == arm)]
+            colour, told = figures.SERIES[arm == "depth"], over_seeds(dice)
+            axis.plot(dice, np.full(len(dice), y), "o", color=colour, markersize=3, alpha=0.4)
+            axis.plot([told["low"], told["high"]], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
+            axis.plot(told["mean"], y, "D", color=colour, markersize=5)
+        axis.set(title=f"{config}()", xlabel="Dice", yticks=range(len(names)), yticklabels=names, ylim=(len(names), -1))
+        axis.grid(color=figures.GRID, linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    return fig
 
 
 if __name__ == "__main__":
