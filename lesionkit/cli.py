@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-SAVED = "mask, overlay, probability, depth, attention, csv, coco"  # `detect.KINDS`, without the import
+SAVED = "mask, overlay, probability, depth, attention, csv, coco, video"  # `detect.KINDS`, without the import
 
 # The modules are imported inside the commands: torch and kornia take seconds, `lesionkit --help` should not.
 
@@ -61,13 +61,21 @@ def run(**options: Any) -> None:
 @click.option("--every", type=click.IntRange(1), default=25, show_default=True, help="Of videos, every N-th frame.")
 @click.option("--resume", is_flag=True, help="Add to the results in the folder, and skip the inputs that are finished.")
 @click.option("--save", default="mask,overlay", show_default=True, help=f"What is written: some of {SAVED}.")
+@click.option("--smooth", is_flag=True, help="Of videos, average what is found over the frames.")
+@click.option(
+    "--min-frames",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Of videos, mark a lesion once it was seen in so many frames.",
+)
 @click.option(
     "--view", type=click.Choice(["auto", "whole"]), default="auto", show_default=True,
     help="auto finds the view in each frame; whole: where it is wrong.",
 )  # fmt: skip
 def detect(
     inputs: tuple[str, ...], out: str, weights: str, threshold: float | None, device: str, every: int, resume: bool,
-    save: str, view: str,
+    save: str, smooth: bool, min_frames: int, view: str,
 ) -> None:  # fmt: skip
     """Find lesions in images, folders (recursively), patterns and videos.
 
@@ -77,7 +85,7 @@ def detect(
     of others is refused without --resume.
     """
     from lesionkit import devices
-    from lesionkit.detect import KINDS, Job, UsageError, find_inputs
+    from lesionkit.detect import KINDS, Job, UsageError, film, find_inputs
     from lesionkit.detector import Detector, WeightsError
 
     folder, tell = Path(out), lambda text: click.echo(text, err=True)
@@ -87,13 +95,15 @@ def detect(
         kinds = list(dict.fromkeys(save.split(",")))
         if unknown := [kind for kind in kinds if kind not in KINDS]:
             raise UsageError(f"--save has no kind {unknown[0]!r}: use some of {', '.join(KINDS)}")
+        if "video" in kinds:
+            film.library()
         found = find_inputs(inputs, folder, resume, tell)
         detector = Detector.from_pretrained(weights, device=device).fuse()
         detector.threshold, detector.view = threshold or detector.threshold, view
     for source in found:
         if source.path and source.stem != source.path.stem:
             tell(f"{source.input} is written as {source.stem}, its own name is taken")
-    job = Job(detector, folder, tell, resume, kinds)
+    job = Job(detector, folder, tell, resume, kinds, smooth, min_frames)
     _stop_at_signals()
     try:
         with _exit_with(2, UsageError), _exit_with(1, OSError):

@@ -15,8 +15,10 @@ import numpy as np
 
 from lesionkit import files
 from lesionkit.detect import outputs
+from lesionkit.detect.film import Films
 from lesionkit.detect.reading import Entry, Source, read_ahead, read_all
 from lesionkit.detect.results import Results, opened
+from lesionkit.detect.tracks import Tracks
 
 WAITING = 3  # results that wait to be written
 PROGRESS_S = 5.0  # seconds between two progress lines
@@ -25,13 +27,16 @@ PROGRESS_S = 5.0  # seconds between two progress lines
 @dataclass
 class Job:
     """One call: a detector and an output folder. After an interruption `entries` holds what it finished; a call that
-    is to `resume` leaves what the folder holds, and does not do it again. save: some of `outputs.KINDS`."""
+    is to `resume` leaves what the folder holds, and does not do it again. save: some of `outputs.KINDS`; smooth and
+    min_frames: as in `tracks.Tracks`."""
 
     detector: Callable[[np.ndarray], outputs.Found]
     out: Path
     echo: Callable[[str], None] = click.echo
     resume: bool = False
     save: Sequence[str] = outputs.USUAL
+    smooth: bool = False
+    min_frames: int = 1
     entries: list[Entry] = field(default_factory=list)
     kept: int = 0
 
@@ -40,30 +45,44 @@ class Job:
         when the folder is another call's."""
         start = last = time.perf_counter()
         writing: deque[Future] = deque()
-        with opened(self.out, found, self.resume, self.save) as results, ThreadPoolExecutor(1) as writer:
-            self.kept, items = len(results.finished), read_ahead(read_all(found, every, results.finished))
+        tracks, is_filmed = Tracks(self.smooth, self.min_frames), "video" in self.save
+        with (
+            opened(self.out, found, self.resume, self.save) as results,
+            Films(results.film, is_filmed) as films,
+            ThreadPoolExecutor(1) as writer,
+        ):
+            frames = read_all(found, every, results.finished, between=is_filmed)
+            self.kept, items = len(results.finished), read_ahead(frames)
             try:
                 for entry, image in items:
-                    writing.append(writer.submit(self._write, results, *self._detect(entry, image)))
+                    answer = None
+                    if "between" not in entry:
+                        told, answer = self._detect(entry, image, tracks)
+                        writing.append(writer.submit(self._write, results, told, answer))
+                    writing.append(writer.submit(films.show, entry, image, answer))
                     while len(writing) > WAITING:
                         writing.popleft().result()
                     if time.perf_counter() - last > PROGRESS_S:
                         last, done = time.perf_counter(), len(self.entries) + len(writing)
                         speed = f"{done / (last - start):.1f} a second"
                         self.echo(f"{done} done, {speed}, now {entry['input']} ({len(found)} inputs)")
+                for entry in writer.submit(films.finish).result():
+                    results.add(entry)
+                    self.entries.append(entry)
             finally:
                 items.close()
         return self.entries
 
-    def _detect(self, entry: Entry, image: np.ndarray | None) -> tuple[Entry, outputs.Found | None]:
+    def _detect(self, entry: Entry, image: np.ndarray | None, tracks: Tracks) -> tuple[Entry, outputs.Found | None]:
         if image is None:
             return entry, None
         start = time.perf_counter()
         try:
-            found = self.detector(image)
-            return entry | outputs.facts(found, self.save) | {
-                "seconds": entry["seconds"] + time.perf_counter() - start
-            }, found
+            found, numbers = tracks.follow(entry, self.detector(image))
+            told = entry | outputs.facts(found, self.save)
+            for lesion, number in zip(told["lesions"], numbers, strict=False):
+                lesion["track"] = number
+            return told | {"seconds": entry["seconds"] + time.perf_counter() - start}, found
         except Exception as problem:  # one image must not cost the others; the reason is reported, not hidden
             return {"input": entry["input"], "error": f"the detector failed: {_one_line(problem)}"}, None
 

@@ -92,12 +92,12 @@ def lesions_csv(entries: list[Entry]) -> bytes:
     """A row for each lesion."""
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["input", "frame", "x", "y", "w", "h", "area_px", "area_fraction", "score"])
+    table.writerow(["input", "frame", "time_s", "track", "x", "y", "w", "h", "area_px", "area_fraction", "score"])
     for entry in entries:
         name, _, frame = entry["input"].partition("#frame=")
         for lesion in entry.get("lesions", ()):
             rest = (lesion["area_px"], f"{lesion['area_fraction']:.6f}", f"{lesion['score']:.4f}")
-            table.writerow([name, frame, *lesion["bbox_px"], *rest])
+            table.writerow([name, frame, entry.get("time_s", ""), lesion.get("track", ""), *lesion["bbox_px"], *rest])
     return text.getvalue().encode(errors="backslashreplace")
 
 
@@ -131,7 +131,8 @@ PICTURES: dict[str, dict[str, Encode]] = {
     **{kind: {f"_{name}.png": partial(map_png, name=name) for name in names} for kind, names in MAPS.items()},
 }
 TABLES = {"csv": ("lesions.csv", lesions_csv), "coco": ("coco.json", coco_json)}
-KINDS, USUAL = (*PICTURES, *TABLES), ("mask", "overlay")
+FILM = "_detections.mp4"  # of a video, under the kind "video"
+KINDS, USUAL = (*PICTURES, *TABLES, "video"), ("mask", "overlay")
 ENDINGS = {ending for pictures in PICTURES.values() for ending in pictures}
 
 

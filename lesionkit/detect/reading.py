@@ -35,30 +35,40 @@ class Source:
         return {"input": f"{self.input}{frame}", "file": self.file, "stem": f"{self.stem}{ending}"}
 
 
-def read_all(found: Iterable[Source], every: int, finished: Container[str] = ()) -> Iterator[Read]:
+def read_all(
+    found: Iterable[Source], every: int, finished: Container[str] = (), between: bool = False
+) -> Iterator[Read]:
     """Every image, every frame of image files that hold several and every `every`-th of the videos, one at a time, but
-    for the stems that are `finished`."""
+    for the stems that are `finished`. between: of videos all others, too; their entries say that they are `between`."""
     for source in found:
         try:
-            yield from _read(source, every if source.kind == "video" else 1, finished)
+            is_video = source.kind == "video"
+            yield from _read(source, every if is_video else 1, finished, between and is_video)
         except Exception as problem:  # nothing that a file holds may end the others
             told = str(problem) if isinstance(problem, datasets.DatasetError) else f"cannot be read: {problem!r}"
             yield {"input": source.input, "error": " ".join(told.split())}, None
 
 
-def _read(source: Source, step: int, finished: Container[str]) -> Iterator[Read]:
+def _read(source: Source, step: int, finished: Container[str], between: bool) -> Iterator[Read]:
+    def is_asked(number: int | None) -> bool:
+        return (number or 0) % step == 0
+
     def wanted(number: int | None) -> bool:
-        return (number or 0) % step == 0 and source.entry(number)["stem"] not in finished
+        stem = source.entry((number or 0) // step * step if between else number)["stem"]
+        return (between or is_asked(number)) and stem not in finished
 
     start = time.perf_counter()
     if source.path is None:
         raise datasets.MissingData(source.error)
+    rate = videos.rate(source.path) if source.kind == "video" else 0.0
     if source.kind == "image":
         frames = [(None, datasets.read_image(source.path), "")] if wanted(None) else []
     else:
         frames = (videos if source.kind == "video" else stacks).frames(source.path, wanted)
     for number, image, note in frames:
         entry = source.entry(number) | ({"note": note} if note else {}) | {"seconds": time.perf_counter() - start}
+        if source.kind == "video":
+            entry |= {"time_s": round(number / rate, 3)} | ({} if is_asked(number) else {"between": True})
         if image is None:
             entry = {"input": entry["input"], "error": "this frame cannot be decoded"}
         yield entry, image

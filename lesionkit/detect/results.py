@@ -15,7 +15,7 @@ import filelock
 
 from lesionkit import files
 from lesionkit.datasets.reading import listing
-from lesionkit.detect.outputs import ENDINGS, RESULTS, TABLES, pictures_of
+from lesionkit.detect.outputs import ENDINGS, FILM, RESULTS, TABLES, pictures_of
 from lesionkit.detect.reading import Entry, Source
 
 LOCK = ".detections.lock"  # there only while a call is, or after a kill
@@ -62,8 +62,10 @@ class Results:
         if others and not resume:
             what = f"{self.out} holds results of other inputs ({listing(sorted(others))})"
             raise UsageError(f"{what}: give another --out, or add to them with --resume")
-        tables = [self.out / name for kind, (name, _) in TABLES.items() if kind in self.kinds]
-        if theirs := [path for path in tables if path.exists() and not self.path.exists()]:
+        made = [self.out / name for kind, (name, _) in TABLES.items() if kind in self.kinds and not self.path.exists()]
+        new = [one for one in found if one.kind == "video" and one.file not in self.stems()]
+        made += [self.film(one.stem) for one in new if "video" in self.kinds]
+        if theirs := [path for path in made if path.exists()]:
             raise UsageError(f"{theirs[0].resolve()} exists and a result would overwrite it: give another --out")
         wanted = {one.stem if one.kind == "image" else f"{one.stem}/" for one in found if one.path}
         for path in sorted(self.out.glob("*")):
@@ -78,12 +80,19 @@ class Results:
         for key in [key for key, entry in self.entries.items() if "error" in entry and (key in tried or not resume)]:
             del self.entries[key]
         again = {stem for stem, entry in self.entries.items() if entry.get("file") in asked}
-        wanted = pictures_of(self.kinds)
-        self.finished = {
-            stem for stem in again if resume and all(path.is_file() for path in self.pictures(stem, wanted))
-        }
+        self.finished = {stem for stem in again if resume and self._is_complete(stem)}
         self.replaced = again - self.finished
+        for stem in self.replaced:  # a video's frames are finished together, if a film of them is asked for
+            self.film(stem).unlink(missing_ok=True)
         self.save()
+
+    def _is_complete(self, stem: str) -> bool:
+        of_film = [self.film(stem)] if "video" in self.kinds and "time_s" in self.entries[stem] else []
+        return all(path.is_file() for path in [*self.pictures(stem, pictures_of(self.kinds)), *of_film])
+
+    def film(self, stem: str) -> Path:
+        """What the film is called of a video that the frame `stem` is of."""
+        return self.out / f"{FRAME.sub('', stem)}{FILM}"
 
     def add(self, entry: Entry) -> None:
         """An entry of this call, on disk at once: in place of the file's end, which follows."""
