@@ -94,18 +94,6 @@ def without_transparent(rgb: np.ndarray, data: bytes) -> np.ndarray:
     return rgb * (eight_bits(pixels[..., 3:]) > 127)
 
 
-def image_size(path: Path) -> Size:
-    """Width and height as `read_image` would give them, without decoding but for TIFF, whose turns Pillow counts by
-    version."""
-    try:
-        data = whole_bytes(path)
-        if data.startswith((b"II*\0", b"MM\0*")):
-            return decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, data).shape[1::-1]  # 12 packed bits need both
-        return header_size(data)
-    except (Image.DecompressionBombError, OSError):
-        raise InvalidData(f"{path} is not an image, or it is damaged: replace it") from None
-
-
 def header_size(data: bytes) -> Size:
     """Width and height, upright, that an image file's header declares. Raises what Pillow raises."""
     with Image.open(io.BytesIO(data)) as picture:

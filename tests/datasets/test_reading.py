@@ -91,7 +91,6 @@ def test_a_damaged_exif_block_turns_nothing_and_stops_nothing(tmp_path):
     chunk = len(broken).to_bytes(4, "big") + b"eXIf" + broken + zlib.crc32(b"eXIf" + broken).to_bytes(4, "big")
     (tmp_path / "odd.png").write_bytes(data[:33] + chunk + data[33:])  # after the header
     image = reading.read_image(tmp_path / "odd.png")
-    assert reading.image_size(tmp_path / "odd.png") == image.shape[1::-1]
     np.testing.assert_array_equal(image, reading.read_image(plain))
 
 
@@ -188,18 +187,16 @@ def test_a_mask_of_zeros_and_ones(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])
-def test_the_size_is_that_of_the_upright_image(tmp_path, suffix):
+def test_images_are_read_upright(tmp_path, suffix):
     path = tmp_path / f"turned{suffix}"
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(smooth()).save(path, exif=exif)
     assert reading.read_image(path).shape == (60, 40, 3)
-    assert reading.image_size(path) == (40, 60)
 
 
 def test_an_orientation_that_only_xmp_tells_turns_nothing(tmp_path):
-    """OpenCV does not read it, so the size must not follow it either."""
     path = tmp_path / "xmp.jpg"
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     Image.fromarray(smooth()).save(path, xmp=xmp)
-    assert reading.image_size(path) == reading.read_image(path).shape[1::-1] == (60, 40)
+    assert reading.read_image(path).shape[1::-1] == (60, 40)
