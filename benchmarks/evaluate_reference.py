@@ -16,7 +16,7 @@ PolypGen): nothing was trained on them, and what shows one polyp is not known, s
 Where real lesion-free sequences are at hand, also written: reference_lesion_free.csv, for the sequences that nothing
 was trained or chosen on: the share of frames with any pixel marked, with over 0.1 % and over 1 % of them, and how often
 at least three and five frames in a row have over 0.1 % marked. With PolypGen's centres beside them, also
-reference_operating.csv: at every threshold the lesions found at the centres and the frames marked over 0.1 % in the
+reference_operating.csv: at five thresholds the lesions found at the centres and the frames marked over 0.1 % in the
 sequences, means of centres and of sequences.
 """
 
@@ -36,7 +36,6 @@ from lesionkit import datasets, fusion, metrics
 from lesionkit.detector import Detector
 from lesionkit.frames import Frames, join, lesion_free_crops, real_frames
 from lesionkit.metrics import claims
-from lesionkit.metrics.tables import THRESHOLDS
 from lesionkit.scenes import SceneConfig, stream_scenes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "recipes" / "reference"))
@@ -49,6 +48,7 @@ SCENES = 100
 SCENE_SEEDS = {"test": 9_000_011, "validation": 9_000_012}  # by the part whose images stand beside the scenes
 KEPT = ("dice", "iou", "sensitivity", "precision", "boundary_f1", "lesions", "lesions_found", "false_components",
         "truth_fraction")  # fmt: skip
+OPERATING = (0.1, 0.3, 0.5, 0.7, 0.9)  # thresholds
 
 
 def real_sets(detector: Detector, sets: dict[str, tuple]) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
@@ -115,15 +115,15 @@ def operating(detector: Detector, centres: dict[str, tuple], sequences: dict[str
         for image, mask in map(datasets.read_sample, samples):
             if mask.any():
                 probability = detector(image).probability
-                matches = [metrics.lesion_matches(probability > t, mask).detected for t in THRESHOLDS]
+                matches = [metrics.lesion_matches(probability > t, mask).detected for t in OPERATING]
                 found.setdefault(label, []).extend(zip(*matches, strict=True))
     for name, paths in sequences.items():
         for path in paths:
             probability = detector(datasets.read_image(path)).probability
-            alarms.setdefault(name, []).append([metrics.false_alarm(probability > t) for t in THRESHOLDS])
+            alarms.setdefault(name, []).append([metrics.false_alarm(probability > t) for t in OPERATING])
     means = {"lesions_found": found, "over_0.1_percent": alarms}
     columns = {what: np.mean([np.mean(one, axis=0) for one in of.values()], axis=0) for what, of in means.items()}
-    return pd.DataFrame(columns, pd.Index(THRESHOLDS, name="threshold"))
+    return pd.DataFrame(columns, pd.Index(OPERATING, name="threshold"))
 
 
 def mirror_check(detector: Detector, frames: Frames) -> dict[str, dict[str, object]]:
