@@ -18,10 +18,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy import ndimage
 
-from lesionkit import datasets, files
+from lesionkit import datasets, files, fusion
 from lesionkit.datasets.splits import groups_of
 from lesionkit.detector import Detector
 
@@ -49,12 +49,6 @@ def scored_boxes(probability: Float[np.ndarray, "h w"]) -> list[tuple[Box, float
     return found
 
 
-def boxes_of(mask: Bool[np.ndarray, "h w"]) -> list[Box]:
-    labels, _ = ndimage.label(mask, np.ones((3, 3)))
-    places = ndimage.find_objects(labels)
-    return [(c.start, r.start, c.stop - c.start, r.stop - r.start) for r, c in places]
-
-
 def frames() -> Iterator[tuple[str, int, np.ndarray, np.ndarray]]:
     """Video, number of the frame, image and mask."""
     videos = groups_of("cvc-clinicdb")
@@ -73,7 +67,8 @@ def exported(detector: Detector) -> tuple[dict, list[dict]]:
     for number, (video, frame, image, mask) in enumerate(frames(), start=1):
         name = f"{video}_{frame:06d}.jpg"
         truth["images"].append({"id": number, "file_name": name, "height": mask.shape[0], "width": mask.shape[1]})
-        for box in boxes_of(mask):
+        for lesion in fusion.find_lesions(mask, mask.astype(np.float32)):
+            box = lesion.bbox_px
             known = {"image_id": number, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
             truth["annotations"].append({"id": len(truth["annotations"]) + 1, "unique_id": f"{video}_1"} | known)
         for box, score in scored_boxes(detector(image).probability):

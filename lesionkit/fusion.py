@@ -93,17 +93,23 @@ def overlay(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "y x"]) ->
     return fused
 
 
-def find_lesions(mask: Bool[np.ndarray, "h w"], probability: Float[np.ndarray, "h w"]) -> tuple[FoundLesion, ...]:
-    """The connected regions of the mask (8-neighbours), the largest first."""
+def regions(mask: Bool[np.ndarray, "h w"]) -> list[tuple[tuple[slice, slice], Bool[np.ndarray, "y x"]]]:
+    """The connected regions of the mask (8-neighbours), the largest first: each one's box as slices, and its pixels
+    there."""
     labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    found = [(box, labels[box] == number) for number, box in enumerate(ndimage.find_objects(labels), start=1)]
+    return sorted(found, key=lambda region: -int(region[1].sum()))
+
+
+def find_lesions(mask: Bool[np.ndarray, "h w"], probability: Float[np.ndarray, "h w"]) -> tuple[FoundLesion, ...]:
+    """The `regions` of the mask, in their order."""
     found = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        inside = labels[rows, columns] == number
+    for (rows, columns), inside in regions(mask):
         area = int(inside.sum())
         box = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
         score = float(probability[rows, columns][inside].mean())
         found.append(FoundLesion(box, area, area / mask.size, score))
-    return tuple(sorted(found, key=lambda lesion: -lesion.area_px))
+    return tuple(found)
 
 
 def to_array(image: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -32,14 +32,15 @@ class Film:
     """A file that is written frame by frame, uint8 H×W×3 RGB of one size, and stands there once it is closed."""
 
     def __init__(self, path: Path, rate: float):
-        self.path, self.neighbour = path, path.with_name(f".{path.name}.part")
-        self.file = library().open(str(self.neighbour), "w", format="mp4", options={"movflags": "+faststart"})
-        self.stream = self.file.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001), options=QUALITY)
-        self.stream.pix_fmt = "yuv420p"  # others do not play everywhere; it wants even sides
+        self.path, self.rate = path, Fraction(rate).limit_denominator(1001)
+        self.neighbour, self.file = path.with_name(f".{path.name}.part"), None
 
     def add(self, frame: np.ndarray) -> None:
         even = np.pad(frame, ((0, len(frame) % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
-        if not self.stream.codec_context.is_open:  # the first one says the size
+        if self.file is None:  # the first one says the size
+            self.file = library().open(str(self.neighbour), "w", format="mp4", options={"movflags": "+faststart"})
+            self.stream = self.file.add_stream("libx264", rate=self.rate, options=QUALITY)
+            self.stream.pix_fmt = "yuv420p"  # others do not play everywhere; it wants even sides
             self.stream.height, self.stream.width = even.shape[:2]
         self.file.mux(self.stream.encode(library().VideoFrame.from_ndarray(even, format="rgb24")))
 
@@ -55,12 +56,12 @@ class Film:
 
 
 class Films:
-    """Those of a call, one after the other; none, unless `wanted`. path_of: where a film goes, by the stem of a frame.
-    One that is interrupted leaves nothing."""
+    """Those of a call, one after the other, of the frames whose entries name one. One that is interrupted leaves
+    nothing."""
 
-    def __init__(self, path_of: Callable[[str], Path], wanted: bool):
-        self.path_of, self.wanted, self.failed = path_of, wanted, []
-        self.file, self.film, self.mask = "", None, None
+    def __init__(self, out: Path):
+        self.out, self.failed = out, []
+        self.name, self.film, self.mask = "", None, None
 
     def __enter__(self) -> "Films":
         return self
@@ -71,28 +72,29 @@ class Films:
 
     def show(self, entry: Entry, frame: np.ndarray | None, found: Any = None) -> None:
         """The next frame, with what was found in it or, if it was not looked at, before it."""
-        if not self.wanted or "time_s" not in entry or frame is None:
+        if "film" not in entry or frame is None:
             return
-        if entry["file"] != self.file:
+        name = entry["input"].partition("#frame=")[0]
+        if name != self.name:
             self.finish()
-            self.file, self.mask = entry["file"], None
-            self.film = Film(self.path_of(entry["stem"]), videos.rate(Path(self.file)))
+            self.name, self.mask = name, None
+            self.film = Film(self.out / entry["film"], videos.rate(Path(entry["file"])))
         self.mask = found.mask if found else self.mask
         if self.film:
             drawn = frame if self.mask is None else fusion.overlay(frame, self.mask)
-            self._try(entry["input"].partition("#frame=")[0], lambda: self.film.add(drawn))
+            self._try(lambda: self.film.add(drawn))
 
     def finish(self) -> list[Entry]:
         """The last film is written; returns what could not be, as entries."""
         if self.film:
-            self._try(self.file, self.film.close)
+            self._try(self.film.close)
         self.film = None
         return self.failed
 
-    def _try(self, name: str, action: Callable[[], None]) -> None:
+    def _try(self, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception as problem:  # one film must not cost the other results
-            self.failed.append({"input": name, "error": f"its video cannot be written: {problem!r}"})
+            self.failed.append({"input": self.name, "error": f"its video cannot be written: {problem!r}"})
             self.film.discard()
             self.film = None

@@ -17,7 +17,7 @@ from lesionkit import files
 from lesionkit.detect import outputs
 from lesionkit.detect.film import Films
 from lesionkit.detect.reading import Entry, Source, read_ahead, read_all
-from lesionkit.detect.results import Results, opened
+from lesionkit.detect.results import Results, film_of, opened
 from lesionkit.detect.tracks import Tracks
 
 WAITING = 3  # results that wait to be written
@@ -48,7 +48,7 @@ class Job:
         tracks, is_filmed = Tracks(self.smooth, self.min_frames), "video" in self.save
         with (
             opened(self.out, found, self.resume, self.save) as results,
-            Films(results.film, is_filmed) as films,
+            Films(self.out) as films,
             ThreadPoolExecutor(1) as writer,
         ):
             frames = read_all(found, every, results.finished, between=is_filmed)
@@ -56,6 +56,8 @@ class Job:
             try:
                 for entry, image in items:
                     answer = None
+                    if is_filmed and "time_s" in entry:
+                        entry["film"] = film_of(entry["stem"])
                     if "between" not in entry:
                         told, answer = self._detect(entry, image, tracks)
                         writing.append(writer.submit(self._write, results, told, answer))

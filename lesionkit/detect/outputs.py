@@ -4,17 +4,17 @@ tables that are made of all entries at the end."""
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import Bool
-from scipy import ndimage
 
 from lesionkit import files
 from lesionkit.detect.reading import Entry
+from lesionkit.fusion import regions
 
 RESULTS = "detections.json"
 SCALES = 5  # of the attention
@@ -58,24 +58,19 @@ def _encoded(ending: str, pixels: np.ndarray, option: int, value: int) -> bytes:
 # --- the entry
 
 
-def facts(found: Found, kinds: Iterable[str] = ()) -> dict[str, Any]:
+def facts(found: Found, kinds: Collection[str] = ()) -> dict[str, Any]:
     """What its entry says of a detection; pixels count in the input, upright, from the top left corner. kinds: what is
     written of it, which may need a word here, too."""
     height, width = found.image.shape[:2]
     lesions = [files.plain(vars(lesion)) for lesion in found.lesions]
     if "coco" in kinds:
-        for lesion, region in zip(lesions, regions(found.mask), strict=True):
-            lesion["counts"] = run_lengths(region)
+        for lesion, (box, inside) in zip(lesions, regions(found.mask), strict=True):
+            alone = np.zeros_like(found.mask)
+            alone[box] = inside
+            lesion["counts"] = run_lengths(alone)
     maps = {name: {"scale": scale_of(found, name)} for kind in kinds for name in MAPS.get(kind, ())}
     told = {"width": width, "height": height, "view_px": list(found.view_px), "lesions": lesions}
     return told | ({"maps": maps} if maps else {})
-
-
-def regions(mask: Bool[np.ndarray, "h w"]) -> list[Bool[np.ndarray, "h w"]]:
-    """The mask's connected regions, in the order of `fusion.find_lesions`."""
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    one_by_one = [labels == number for number in range(1, count + 1)]
-    return sorted(one_by_one, key=lambda region: -int(region.sum()))
 
 
 def run_lengths(mask: Bool[np.ndarray, "h w"]) -> list[int]:

@@ -51,9 +51,10 @@ class Results:
 
     def is_ours(self, name: str) -> bool:
         """Whether a file of this name in the folder is a result."""
-        return name in (RESULTS, *(table for table, _ in TABLES.values())) or any(
-            stem in self.entries for stem in _stems(name)
-        )
+        if name in (table for table, _ in TABLES.values()):
+            return self.path.exists()
+        named = any(stem in self.entries for stem in _stems(name))
+        return named or name == RESULTS or any(name == entry.get("film") for entry in self.entries.values())
 
     def check(self, found: Sequence[Source], resume: bool) -> None:
         """Raise UsageError where a call would replace what is not its own: results of other inputs, unless it adds to
@@ -62,15 +63,12 @@ class Results:
         if others and not resume:
             what = f"{self.out} holds results of other inputs ({listing(sorted(others))})"
             raise UsageError(f"{what}: give another --out, or add to them with --resume")
-        made = [self.out / name for kind, (name, _) in TABLES.items() if kind in self.kinds and not self.path.exists()]
-        new = [one for one in found if one.kind == "video" and one.file not in self.stems()]
-        made += [self.film(one.stem) for one in new if "video" in self.kinds]
-        if theirs := [path for path in made if path.exists()]:
-            raise UsageError(f"{theirs[0].resolve()} exists and a result would overwrite it: give another --out")
+        made = [name for kind, (name, _) in TABLES.items() if kind in self.kinds]
+        made += [film_of(one.stem) for one in found if one.kind == "video" and "video" in self.kinds]
         wanted = {one.stem if one.kind == "image" else f"{one.stem}/" for one in found if one.path}
         for path in sorted(self.out.glob("*")):
             meets = any({stem, FRAME.sub("/", stem)} & wanted for stem in _stems(path.name))  # of a/ are all a_000025
-            if meets and path.is_file() and not self.is_ours(path.name):
+            if (meets or path.name in made) and path.is_file() and not self.is_ours(path.name):
                 raise UsageError(f"{path.resolve()} exists and a result would overwrite it: give another --out")
 
     def begin(self, found: Sequence[Source], resume: bool) -> None:
@@ -82,17 +80,14 @@ class Results:
         again = {stem for stem, entry in self.entries.items() if entry.get("file") in asked}
         self.finished = {stem for stem in again if resume and self._is_complete(stem)}
         self.replaced = again - self.finished
-        for stem in self.replaced:  # a video's frames are finished together, if a film of them is asked for
-            self.film(stem).unlink(missing_ok=True)
+        for film in {self.entries[stem].get("film") for stem in self.replaced} - {None}:
+            (self.out / film).unlink(missing_ok=True)
         self.save()
 
     def _is_complete(self, stem: str) -> bool:
-        of_film = [self.film(stem)] if "video" in self.kinds and "time_s" in self.entries[stem] else []
+        """A video's frames are finished together, if a film of them is asked for."""
+        of_film = [self.out / film_of(stem)] if "video" in self.kinds and "time_s" in self.entries[stem] else []
         return all(path.is_file() for path in [*self.pictures(stem, pictures_of(self.kinds)), *of_film])
-
-    def film(self, stem: str) -> Path:
-        """What the film is called of a video that the frame `stem` is of."""
-        return self.out / f"{FRAME.sub('', stem)}{FILM}"
 
     def add(self, entry: Entry) -> None:
         """An entry of this call, on disk at once: in place of the file's end, which follows."""
@@ -118,10 +113,17 @@ class Results:
 
     def save(self) -> None:
         """Write all entries: beside detections.json if another program holds that, and then there to the end."""
+        self.path = files.write_bytes(self.path, HEAD + b",\n".join(map(_line, self.entries.values())) + TAIL)
+
+    def save_tables(self) -> None:
         for kind, (name, table) in TABLES.items():
             if kind in self.kinds:
                 files.write_bytes(self.out / name, table(list(self.entries.values())))
-        self.path = files.write_bytes(self.path, HEAD + b",\n".join(map(_line, self.entries.values())) + TAIL)
+
+
+def film_of(stem: str) -> str:
+    """What the film is called of a video, by its stem or that of one of its frames."""
+    return f"{FRAME.sub('', stem)}{FILM}"
 
 
 @contextmanager
@@ -138,6 +140,7 @@ def opened(out: Path, found: Sequence[Source], resume: bool, save: Sequence[str]
                 results.remove(stem)
         finally:
             results.save()
+            results.save_tables()
             with suppress(OSError):  # Windows keeps what is open
                 (out / LOCK).unlink()
 

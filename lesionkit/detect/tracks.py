@@ -6,9 +6,8 @@ from itertools import count
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from lesionkit.detect.outputs import regions
 from lesionkit.detect.reading import Entry
-from lesionkit.fusion import Detection
+from lesionkit.fusion import Detection, regions
 
 GAP = 3  # detected frames in which a lesion may be missed and is still the same
 LEAST_IOU = 0.1  # of the boxes of one lesion in two frames; or their centres are half of a mean side apart at most
@@ -52,8 +51,9 @@ class Tracks:
         known = [track.frames >= self.min_frames for track in tracks]
         if not all(known):
             probability = found.probability.copy()
-            unsure = [region for region, is_known in zip(regions(found.mask), known, strict=True) if not is_known]
-            probability[np.logical_or.reduce(unsure)] = found.threshold  # which is not above it
+            for (box, inside), is_known in zip(regions(found.mask), known, strict=True):
+                if not is_known:
+                    probability[box][inside] = found.threshold  # which is not above it
             found = replace(found, probability=probability)
         return found, [track.number for track, is_known in zip(tracks, known, strict=True) if is_known]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from test_detect import half_red
 from test_results import detect, entries
 
 from lesionkit.detect import Job, UsageError, film, find_inputs
@@ -165,6 +166,33 @@ def test_a_persons_own_video_is_not_written_over(tmp_path):
     with pytest.raises(UsageError, match="a result would overwrite it"):
         filmed(out, moving(tmp_path / "v.avi", 3))
     assert (out / "v_detections.mp4").read_bytes() == b"mine"
+
+
+def test_a_persons_own_video_stays_beside_results_that_are_made_again(tmp_path):
+    """It is called as a film of the image would be, but no entry names it."""
+    image, out = half_red(tmp_path / "a.png"), tmp_path / "out"
+    detect(out, image)
+    (out / "a_detections.mp4").write_bytes(b"mine")
+    detect(out, image)
+    assert (out / "a_detections.mp4").read_bytes() == b"mine"
+
+
+def test_a_film_beside_its_source_is_no_input_and_goes_with_what_it_shows(tmp_path):
+    moving(tmp_path / "v.avi", 4)
+    for _ in range(2):
+        assert len(filmed(tmp_path, tmp_path)) == 4
+    assert len(read(tmp_path / "v_detections.mp4")[0]) == 4
+    filmed(tmp_path, tmp_path, save=("mask",))
+    assert not (tmp_path / "v_detections.mp4").exists()
+
+
+def test_a_film_that_cannot_be_begun_costs_no_other_result(tmp_path, monkeypatch):
+    def refused():
+        raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr(film, "library", refused)
+    found = filmed(tmp_path / "out", moving(tmp_path / "v.avi", 3))
+    assert ["error" in entry for entry in found] == [False, False, False, True]
 
 
 def test_a_film_that_cannot_be_written_costs_no_other_result(tmp_path, monkeypatch):
