@@ -91,14 +91,17 @@ def alarms(detector: Detector, frames: list[np.ndarray]) -> dict[str, float]:
     return {"images": len(frames), "false_alarm_rate": raised / len(frames)} | ends
 
 
-def by_sequence(detector: Detector, sequences: dict[str, tuple[Path, ...]]) -> pd.DataFrame:
-    """A row per lesion-free sequence, and their mean."""
+def by_sequence(sequences: dict[str, list[np.ndarray]], threshold: float) -> pd.DataFrame:
+    """A row per lesion-free sequence, of which the probabilities are given, and their mean."""
     rows = {}
-    for name, paths in sequences.items():
-        shares = np.array([detector(datasets.read_image(path)).mask.mean() for path in paths])
-        over = {"any": 0, "over_0.1_percent": 0.001, "over_1_percent": 0.01}
-        rows[name] = {"frames": len(shares)} | {column: (shares > least).mean() for column, least in over.items()}
-        rows[name] |= {f"runs_of_{n}": runs_in_a_row(shares > 0.001, n) for n in (3, 5)}
+    for name, probabilities in sequences.items():
+        masks, over = (
+            [p > threshold for p in probabilities],
+            {"any": 0, "over_0.1_percent": 0.001, "over_1_percent": 0.01},
+        )
+        alarms = {column: [metrics.false_alarm(mask, least) for mask in masks] for column, least in over.items()}
+        rows[name] = {"frames": len(masks)} | {column: np.mean(raised) for column, raised in alarms.items()}
+        rows[name] |= {f"runs_of_{n}": runs_in_a_row(alarms["over_0.1_percent"], n) for n in (3, 5)}
     table = pd.DataFrame(rows).T.rename_axis("sequence")
     return pd.concat([table, table.mean().to_frame("mean of sequences").T.rename_axis("sequence")])
 
@@ -108,7 +111,7 @@ def runs_in_a_row(alarms: Sequence[bool], least: int) -> int:
     return sum(alarm and len(list(frames)) >= least for alarm, frames in groupby(map(bool, alarms)))
 
 
-def operating(detector: Detector, centres: dict[str, tuple], sequences: dict[str, tuple[Path, ...]]) -> pd.DataFrame:
+def operating(detector: Detector, centres: dict[str, tuple], sequences: dict[str, list[np.ndarray]]) -> pd.DataFrame:
     """A row per threshold: what finding more lesions costs in alarms on frames without one."""
     found, alarms = {}, {}
     for label, samples in centres.items():
@@ -117,10 +120,8 @@ def operating(detector: Detector, centres: dict[str, tuple], sequences: dict[str
                 probability = detector(image).probability
                 matches = [metrics.lesion_matches(probability > t, mask).detected for t in OPERATING]
                 found.setdefault(label, []).extend(zip(*matches, strict=True))
-    for name, paths in sequences.items():
-        for path in paths:
-            probability = detector(datasets.read_image(path)).probability
-            alarms.setdefault(name, []).append([metrics.false_alarm(probability > t) for t in OPERATING])
+    for name, probabilities in sequences.items():
+        alarms[name] = [[metrics.false_alarm(p > t) for t in OPERATING] for p in probabilities]
     means = {"lesions_found": found, "over_0.1_percent": alarms}
     columns = {what: np.mean([np.mean(one, axis=0) for one in of.values()], axis=0) for what, of in means.items()}
     return pd.DataFrame(columns, pd.Index(OPERATING, name="threshold"))
@@ -191,8 +192,10 @@ def main(
     name = "reference" + ("" if split == "pranet" else f"_{split}") + ("" if part == "test" else f"_{part}")
     tables = {"": table, "_by_size": by_size, "_images": images}
     if part == "test" and datasets.folder_of("polypgen-negative").is_dir():
-        sequences, centres = free_sequences("test"), {label: one for label, one in sets.items() if label in CENTRES}
-        silence = by_sequence(detector, sequences)
+        centres = {label: one for label, one in sets.items() if label in CENTRES}
+        images = {name: map(datasets.read_image, paths) for name, paths in free_sequences("test").items()}
+        sequences = {name: [detector(image).probability for image in of] for name, of in images.items()}
+        silence = by_sequence(sequences, detector.threshold)
         silence.to_csv(out / "reference_lesion_free.csv", float_format="%.4f")
         click.echo(silence.to_string(float_format="%.3f"))
         if centres:

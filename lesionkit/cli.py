@@ -63,11 +63,7 @@ def run(**options: Any) -> None:
 @click.option("--save", default="mask,overlay", show_default=True, help=f"What is written: some of {SAVED}.")
 @click.option("--smooth", is_flag=True, help="Of videos, average what is found over the frames.")
 @click.option(
-    "--min-frames",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Of videos, mark a lesion once it was seen in so many frames.",
+    "--min-frames", type=click.IntRange(1), default=1, help="Of videos, mark what was seen in N frames so far."
 )
 @click.option(
     "--view", type=click.Choice(["auto", "whole"]), default="auto", show_default=True,

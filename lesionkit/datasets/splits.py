@@ -45,7 +45,7 @@ def hash_parts(name: str, stems: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """train, validation, test -> stems, 70/15/15 by a stable hash. Raises InvalidData for fewer than 3 stems."""
     if len(stems) < 3:
         raise InvalidData(f"{name} has {len(stems)} image(s): a split needs 3 or more, add some")
-    ordered = sorted(stems, key=_rank)
+    ordered = sorted(stems, key=rank)
     share = max(1, round(0.15 * len(ordered)))
     parts = {"train": ordered[2 * share :], "validation": ordered[share : 2 * share], "test": ordered[:share]}
     return {part: tuple(sorted(chosen)) for part, chosen in parts.items()}
@@ -57,13 +57,14 @@ def tenth(stems: Sequence[str], groups: dict[str, str]) -> set[str]:
     for stem in stems:
         members.setdefault(groups.get(stem, stem), []).append(stem)
     taken: set[str] = set()
-    for key in sorted(members, key=_rank):
+    for key in sorted(members, key=rank):
         if len(taken) + len(members[key]) <= round(len(stems) / 10):
             taken.update(members[key])
     return taken
 
 
-def _rank(text: str) -> str:
+def rank(text: str) -> str:
+    """What names are put in order by before they are dealt out."""
     # Python's hash() differs between processes; this one is the same everywhere
     return hashlib.sha256(unicodedata.normalize("NFC", text).encode(errors="surrogateescape")).hexdigest()
 

@@ -89,17 +89,8 @@ def make_controls() -> dict[str, Any]:
     c["boxes"] = {kind: widgets.VBox([c[name] for name in names]) for kind, names in BOXES.items()}
     titles = [widgets.HTML(f"<h4>{text}</h4>") for text in ("Image", "What if the depth were …", "Read")]
     what_if = [c[name] for name in ("guidance", "relief_factor", "other", "brush_px", "strength")]
-    parts = [
-        titles[0],
-        c["source"],
-        *c["boxes"].values(),
-        c["view"],
-        titles[1],
-        *what_if,
-        titles[2],
-        c["threshold"],
-        c["angle"],
-    ]
+    image = [c["source"], *c["boxes"].values(), c["view"]]
+    parts = [titles[0], *image, titles[1], *what_if, titles[2], c["threshold"], c["angle"]]
     c["column"] = widgets.VBox(parts, layout=widgets.Layout(flex="0 0 auto", width="282px", overflow="visible"))
     c["column"].add_class("lk-controls")
     return c

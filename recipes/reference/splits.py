@@ -1,11 +1,10 @@
 """The splits that the reference weights are trained and measured on: name in the tables -> data set, its split."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from lesionkit.datasets import InvalidData, Sample, open_dataset, open_images, status
-from lesionkit.datasets.splits import groups_of
+from lesionkit.datasets.splits import groups_of, rank
 
 SPLITS = {
     # that of published tables; ClinicDB's test part shares its videos with the training part
@@ -62,6 +61,6 @@ def free_sequences(part: str) -> dict[str, tuple[Path, ...]]:
     frames: dict[str, list[Path]] = {}
     for path in open_images("polypgen-negative"):
         frames.setdefault(path.stem.split("_")[0], []).append(path)
-    ranked = sorted(frames, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    ranked = sorted(frames, key=rank)
     first = sum(list(FREE.values())[: list(FREE).index(part)])
     return {name: tuple(frames[name]) for name in ranked[first : first + FREE[part]]}
