@@ -93,12 +93,9 @@ def alarms(detector: Detector, frames: list[np.ndarray]) -> dict[str, float]:
 
 def by_sequence(sequences: dict[str, list[np.ndarray]], threshold: float) -> pd.DataFrame:
     """A row per lesion-free sequence, of which the probabilities are given, and their mean."""
-    rows = {}
+    rows, over = {}, {"any": 0, "over_0.1_percent": 0.001, "over_1_percent": 0.01}
     for name, probabilities in sequences.items():
-        masks, over = (
-            [p > threshold for p in probabilities],
-            {"any": 0, "over_0.1_percent": 0.001, "over_1_percent": 0.01},
-        )
+        masks = [p > threshold for p in probabilities]
         alarms = {column: [metrics.false_alarm(mask, least) for mask in masks] for column, least in over.items()}
         rows[name] = {"frames": len(masks)} | {column: np.mean(raised) for column, raised in alarms.items()}
         rows[name] |= {f"runs_of_{n}": runs_in_a_row(alarms["over_0.1_percent"], n) for n in (3, 5)}
@@ -193,8 +190,8 @@ def main(
     tables = {"": table, "_by_size": by_size, "_images": images}
     if part == "test" and datasets.folder_of("polypgen-negative").is_dir():
         centres = {label: one for label, one in sets.items() if label in CENTRES}
-        images = {name: map(datasets.read_image, paths) for name, paths in free_sequences("test").items()}
-        sequences = {name: [detector(image).probability for image in of] for name, of in images.items()}
+        read = {name: map(datasets.read_image, paths) for name, paths in free_sequences("test").items()}
+        sequences = {name: [detector(image).probability for image in of] for name, of in read.items()}
         silence = by_sequence(sequences, detector.threshold)
         silence.to_csv(out / "reference_lesion_free.csv", float_format="%.4f")
         click.echo(silence.to_string(float_format="%.3f"))
