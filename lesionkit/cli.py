@@ -62,7 +62,7 @@ def run(**options: Any) -> None:
 @click.option("--resume", is_flag=True, help="Add to the results in the folder, and skip the inputs that are finished.")
 @click.option("--save", default="mask,overlay", show_default=True, help=f"What is written: some of {SAVED}.")
 @click.option("--smooth", is_flag=True, help="Of videos, average what is found over the frames.")
-@click.option("--min-frames", type=click.IntRange(1), default=1, help="Of videos, mark what N frames have shown so far.")
+@click.option("--min-frames", type=click.IntRange(1), default=1, help="Of videos, mark what N frames have shown.")
 @click.option(
     "--view", type=click.Choice(["auto", "whole"]), default="auto", show_default=True,
     help="auto finds the view in each frame; whole: where it is wrong.",
